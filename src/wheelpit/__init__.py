@@ -1,0 +1,1 @@
+"""Wheelpit: async online LLM serving. The public names, imported when first used."""

@@ -1,0 +1,138 @@
+"""The messages that cross the socket between the front end and the engine process.
+
+Frames are msgpack, encoded by `engine/transport.py`. Requests go in one message each; results
+come back as one `StepOutput` per step, whatever the number of sequences.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from wheelpit.config import EngineConfig
+from wheelpit.request import SamplingParams
+from wheelpit.scheduling.batch import TokenLogprobs
+
+
+class Start(msgspec.Struct, frozen=True, tag=True):
+    """First frame to the engine: what to load."""
+
+    config: EngineConfig
+
+
+class AddRequest(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Run one sequence. `request_id` is the internal, unique id."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    max_tokens: int
+    seed: int
+    eos_token_ids: list[int] = []
+    bad_words_token_ids: list[list[int]] = []
+    priority: int = 0
+    arrival_s: float = 0.0
+    cache_salt: str | None = None
+
+
+class Abort(msgspec.Struct, frozen=True, tag=True):
+    """Drop these sequences, whatever their state. Unknown ids are ignored."""
+
+    request_ids: list[str]
+
+
+class Call(msgspec.Struct, frozen=True, tag=True):
+    """Run one of the engine's few control methods; answered by a `CallResult` with the same id."""
+
+    call_id: int
+    method: str
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag=True):
+    """End after the step in flight."""
+
+
+class Phase(msgspec.Struct, frozen=True, tag=True):
+    """A part of the start-up that has ended, and how long it took."""
+
+    name: str
+    seconds: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The engine accepts requests. Carries what only the engine could resolve."""
+
+    dtype: str
+    device: str
+    num_blocks: int
+    block_size: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    vocab_size: int
+
+
+class StartFailed(msgspec.Struct, frozen=True, tag=True):
+    """The engine could not start; it ends after this frame. `kind` is the exception's name."""
+
+    kind: str
+    message: str
+
+
+class TokenOutput(msgspec.Struct, array_like=True, omit_defaults=True):
+    """What one step brought for one sequence.
+
+    finish_reason: None while it runs, else "stop", "length", "abort" or "error".
+    stop_reason: the stop token id that ended it. error: the message, with reason "error".
+    num_cached_tokens, prompt_logprobs: on the sequence's first output only.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    finish_reason: str | None = None
+    stop_reason: int | None = None
+    logprobs: list[TokenLogprobs] | None = None
+    num_cached_tokens: int | None = None
+    prompt_logprobs: list[TokenLogprobs] | None = None
+    num_preemptions: int = 0
+    error: str | None = None
+    queue_s: float | None = None
+    """Seconds between the engine's receiving and first scheduling it; on its first output only."""
+
+
+class EngineStats(msgspec.Struct, frozen=True, array_like=True):
+    """A snapshot of the engine, sent with each step and when it falls idle.
+
+    Counters run from the start; `prefix_cache_*` count tokens.
+    """
+
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_cache_usage: float = 0.0
+    num_steps: int = 0
+    num_scheduled_tokens: int = 0
+    """Tokens computed in the last step."""
+    num_preemptions: int = 0
+    prefix_cache_queries: int = 0
+    prefix_cache_hits: int = 0
+    forward_s: float = 0.0
+    """Seconds spent in the runner, summed over all steps."""
+    step_s: float = 0.0
+    """Seconds spent in whole steps, summed over all steps."""
+
+
+class StepOutput(msgspec.Struct, frozen=True, tag=True):
+    """Everything one step brought."""
+
+    outputs: list[TokenOutput]
+    stats: EngineStats
+
+
+class CallResult(msgspec.Struct, frozen=True, tag=True):
+    """The answer to a `Call`: a value, or the error's message."""
+
+    call_id: int
+    value: bool | int | float | str | None = None
+    error: str | None = None
+
+
+ToEngine = Start | AddRequest | Abort | Call | Shutdown
+FromEngine = Phase | Ready | StartFailed | StepOutput | CallResult

@@ -1,0 +1,67 @@
+"""One request's progress inside the engine. Written only by Scheduler; the runner reads it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from wheelpit.request import SamplingParams
+
+
+class SequenceStatus(enum.Enum):
+    """Where a sequence is.
+
+    WAITING ──schedule──> RUNNING ──update──> FINISHED
+       ^                     │
+       └──────preempt────────┘        (abort ends it from either state)
+    """
+
+    WAITING = enum.auto()
+    RUNNING = enum.auto()
+    FINISHED = enum.auto()
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Sequence:
+    """A request as the scheduler tracks it; its identity is the object.
+
+    The gap between `num_computed_tokens` (keys and values are in the cache) and `num_tokens` is
+    the work left to do: prefill, chunked prefill, recompute after a preemption and decode are all
+    steps that close a part of it.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    """Prompt, then every sampled token."""
+    num_prompt_tokens: int
+    params: SamplingParams
+    eos_token_ids: frozenset[int] = frozenset()
+    """Tokens that end the sequence; empty under ignore_eos."""
+    bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
+    max_tokens: int
+    """Resolved: num_prompt_tokens + max_tokens <= max_model_len."""
+    seed: int
+    """Resolved: the noise of position p is a pure function of (seed, p, token id)."""
+    priority: int = 0
+    arrival_s: float = 0.0
+    cache_salt: str | None = None
+    """Sequences share cached blocks only with those of the same salt."""
+
+    status: SequenceStatus = SequenceStatus.WAITING
+    num_computed_tokens: int = 0
+    num_cached_tokens: int | None = None
+    """Prompt tokens found in the prefix cache when first scheduled; None before that."""
+    num_preemptions: int = 0
+    block_ids: list[int] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status is SequenceStatus.FINISHED
