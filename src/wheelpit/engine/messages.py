@@ -28,6 +28,7 @@ class AddRequest(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     max_tokens: int
     seed: int
     eos_token_ids: list[int] = []
+    primary_eos_token_id: int | None = None
     bad_words_token_ids: list[list[int]] = []
     priority: int = 0
     arrival_s: float = 0.0
@@ -114,7 +115,9 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True):
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
     forward_s: float = 0.0
-    """Seconds spent in the runner, summed over all steps."""
+    """Seconds spent in the model's forward pass, summed over all steps."""
+    run_s: float = 0.0
+    """Seconds spent in the runner (inputs, forward, sampling), summed over all steps."""
     step_s: float = 0.0
     """Seconds spent in whole steps, summed over all steps."""
 

@@ -1,0 +1,268 @@
+"""The engine's arguments under vLLM's names, and their translation into an `EngineConfig`.
+
+Every field that vLLM documents can be given. Those that mean something here are implemented;
+the others accept vLLM's default and fail by name for anything else, so that a script never runs
+with an option silently ignored. A misspelt name is the dataclass's own TypeError.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Self
+
+from wheelpit.config import CacheConfig, EngineConfig, ModelOptions, SchedulerConfig
+from wheelpit.errors import ConfigError
+
+DTYPES = {
+    "auto": "auto",
+    "float": "float32",
+    "float32": "float32",
+    "half": "float16",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+}
+
+DEFAULT_MAX_NUM_SEQS = 128
+DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048
+
+
+def _unsupported(default: Any = None) -> Any:
+    """A field of vLLM's that has no meaning here: anything but its default is an error."""
+    make: Callable[[], Any] = (lambda: dict(default)) if isinstance(default, dict) else MISSING  # type: ignore[assignment]  # MISSING is dataclasses' own "no factory"
+    if isinstance(default, dict):
+        return field(default_factory=make, metadata={"unsupported": True}, repr=False)
+    return field(default=default, metadata={"unsupported": True}, repr=False)
+
+
+@dataclass(kw_only=True)
+class EngineArgs:
+    """Arguments of `LLM` and, with AsyncEngineArgs, of `AsyncLLMEngine`.
+
+    `None` means: choose from the model and the machine. Raises ConfigError from
+    `create_engine_config()`, naming the field.
+    """
+
+    # The model
+    model: str = "builtin"
+    """ "builtin", a Hugging Face folder, or a hub id."""
+    served_model_name: str | list[str] | None = None
+    tokenizer: str | None = None
+    """A folder or hub id; None is the model's own."""
+    skip_tokenizer_init: bool = False
+    dtype: str = "auto"
+    device: str = "auto"
+    load_format: str = "auto"
+    """auto, safetensors, or dummy (random weights from config.json alone)."""
+    revision: str | None = None
+    download_dir: str | None = None
+    hf_token: str | bool | None = None
+    seed: int = 0
+    max_model_len: int | str | None = None
+    """Tokens; "16k" (thousands) and "16K" (units of 1,024) are understood."""
+    max_logprobs: int = 20
+    generation_config: str = "auto"
+    """auto: the model's generation_config.json gives sampling defaults; vllm: it does not."""
+    override_generation_config: dict[str, Any] = field(default_factory=dict)
+    chat_template: str | None = None
+    """A file with a jinja template, or the template itself; None is the model's own."""
+
+    # The cache
+    block_size: int | None = None
+    gpu_memory_utilization: float = 0.92
+    kv_cache_memory_bytes: int | None = None
+    num_gpu_blocks_override: int | None = None
+    enable_prefix_caching: bool | None = None
+
+    # The scheduler
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    enable_chunked_prefill: bool | None = None
+    long_prefill_token_threshold: int = 0
+    scheduling_policy: str = "fcfs"
+
+    # The process
+    num_threads: int | None = None
+    """CPU threads of the engine process; None is the number of cores."""
+    disable_log_stats: bool = False
+
+    # Accepted and without effect: every value means what the engine does anyway
+    enforce_eager: bool = False
+    tokenizer_mode: str = "auto"
+    trust_remote_code: bool = False
+    stream_interval: int = 1
+    prefix_caching_hash_algo: str = "sha256"
+    async_scheduling: bool | None = None
+    disable_custom_all_reduce: bool = False
+    enable_log_deltas: bool = True
+    logprobs_mode: str = "raw_logprobs"
+
+    # Known to vLLM, not supported here
+    tensor_parallel_size: int = _unsupported(1)
+    pipeline_parallel_size: int = _unsupported(1)
+    data_parallel_size: int = _unsupported(1)
+    enable_expert_parallel: bool = _unsupported(False)
+    distributed_executor_backend: Any = _unsupported()
+    quantization: str | None = _unsupported()
+    kv_cache_dtype: str = _unsupported("auto")
+    code_revision: str | None = _unsupported()
+    tokenizer_revision: str | None = _unsupported()
+    hf_config_path: str | None = _unsupported()
+    hf_overrides: dict[str, Any] = _unsupported({})
+    runner: str = _unsupported("auto")
+    convert: str = _unsupported("auto")
+    enable_lora: bool = _unsupported(False)
+    max_loras: int = _unsupported(1)
+    max_lora_rank: int = _unsupported(16)
+    max_cpu_loras: int | None = _unsupported()
+    enable_sleep_mode: bool = _unsupported(False)
+    enable_prompt_embeds: bool = _unsupported(False)
+    limit_mm_per_prompt: dict[str, Any] = _unsupported({})
+    mm_processor_kwargs: dict[str, Any] | None = _unsupported()
+    otlp_traces_endpoint: str | None = _unsupported()
+    kv_cache_metrics: bool = _unsupported(False)
+    enable_mfu_metrics: bool = _unsupported(False)
+    show_hidden_metrics_for_version: str | None = _unsupported()
+    structured_outputs_config: dict[str, Any] | None = _unsupported()
+    reasoning_parser: str = _unsupported("")
+    reasoning_config: dict[str, Any] | None = _unsupported()
+    speculative_config: dict[str, Any] | None = _unsupported()
+    compilation_config: dict[str, Any] | int | None = _unsupported()
+    optimization_level: int | None = _unsupported()
+    attention_backend: str | None = _unsupported()
+    kv_transfer_config: dict[str, Any] | None = _unsupported()
+    kv_events_config: dict[str, Any] | None = _unsupported()
+    cpu_offload_gb: float = _unsupported(0)
+    swap_space: float = _unsupported(4)
+    max_num_partial_prefills: int = _unsupported(1)
+    max_long_partial_prefills: int = _unsupported(1)
+    scheduler_cls: Any = _unsupported()
+    worker_cls: str = _unsupported("auto")
+    worker_extension_cls: str = _unsupported("")
+    logits_processors: list[Any] | None = _unsupported()
+    additional_config: dict[str, Any] = _unsupported({})
+
+    def __post_init__(self) -> None:
+        for described in fields(self):
+            if not described.metadata.get("unsupported"):
+                continue
+            default = described.default
+            if default is MISSING:
+                default = {}
+            value = getattr(self, described.name)
+            if value != default:
+                raise ConfigError(
+                    f"{described.name}={value!r} is not supported; "
+                    f"leave it out or at its default, {default!r}"
+                )
+        if self.logprobs_mode != "raw_logprobs":
+            raise ConfigError(
+                f"logprobs_mode={self.logprobs_mode!r} is not supported; only 'raw_logprobs' is"
+            )
+        if self.stream_interval != 1:
+            raise ConfigError(f"stream_interval={self.stream_interval} is not supported; only 1 is")
+
+    def create_engine_config(self, folder: str, model_limit: int) -> EngineConfig:
+        """Check the arguments and resolve what the front end can.
+
+        folder: the model's local folder. model_limit: the longest context its config allows.
+        """
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {self.dtype!r}, must be one of {', '.join(DTYPES)}")
+        for name, allowed in (
+            ("device", ("auto", "cpu", "cuda")),
+            ("load_format", ("auto", "safetensors", "dummy")),
+            ("generation_config", ("auto", "vllm")),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ConfigError(f"{name} is {value!r}, must be one of {', '.join(allowed)}")
+        max_model_len = self._resolve_max_model_len(model_limit)
+        max_num_seqs, max_num_batched_tokens = self._resolve_step_limits(max_model_len)
+        return EngineConfig(
+            model=ModelOptions(
+                folder=folder,
+                dtype=DTYPES[self.dtype],  # type: ignore[arg-type]  # the values are Dtype's
+                device=self.device,  # type: ignore[arg-type]  # checked above
+                load_format=self.load_format,  # type: ignore[arg-type]  # checked above
+                max_model_len=max_model_len,
+                seed=self.seed,
+            ),
+            cache=CacheConfig(
+                block_size=16 if self.block_size is None else self.block_size,
+                gpu_memory_utilization=self.gpu_memory_utilization,
+                kv_cache_memory_bytes=self.kv_cache_memory_bytes,
+                num_blocks=self.num_gpu_blocks_override,
+                enable_prefix_caching=self.enable_prefix_caching is not False,
+            ),
+            scheduler=SchedulerConfig(
+                max_num_seqs=max_num_seqs,
+                max_num_batched_tokens=max_num_batched_tokens,
+                enable_chunked_prefill=self.enable_chunked_prefill is not False,
+                long_prefill_token_threshold=self.long_prefill_token_threshold,
+                policy=self.scheduling_policy,  # type: ignore[arg-type]  # SchedulerConfig checks
+            ),
+            max_logprobs=self.max_logprobs,
+            num_threads=self.num_threads,
+        )
+
+    def _resolve_max_model_len(self, model_limit: int) -> int:
+        if self.max_model_len in (None, -1, "auto"):
+            return model_limit
+        length = parse_length(self.max_model_len)
+        if length > model_limit:
+            raise ConfigError(
+                f"max_model_len is {length}, the model's config allows {model_limit}: lower it"
+            )
+        return length
+
+    def _resolve_step_limits(self, max_model_len: int) -> tuple[int, int]:
+        """Fill in what is not given so that the two limits and the context agree."""
+        seqs, tokens = self.max_num_seqs, self.max_num_batched_tokens
+        if tokens is None:
+            tokens = max(DEFAULT_MAX_NUM_BATCHED_TOKENS, seqs or 0)
+            if self.enable_chunked_prefill is False:
+                tokens = max(tokens, max_model_len)
+        if seqs is None:
+            seqs = min(DEFAULT_MAX_NUM_SEQS, max(tokens, 1))
+        return seqs, tokens
+
+    @classmethod
+    def from_cli_args(cls, args: argparse.Namespace) -> Self:
+        """Take the attributes of an argparse namespace that are fields of this class."""
+        names = {described.name for described in fields(cls)}
+        return cls(**{name: value for name, value in vars(args).items() if name in names})
+
+    @property
+    def served_model_names(self) -> tuple[str, ...]:
+        """The names requests may use; the first is echoed and labels the metrics."""
+        if self.served_model_name is None:
+            return (self.model,)
+        if isinstance(self.served_model_name, str):
+            return (self.served_model_name,)
+        return tuple(self.served_model_name) or (self.model,)
+
+
+@dataclass(kw_only=True)
+class AsyncEngineArgs(EngineArgs):
+    """EngineArgs for the online engine."""
+
+    enable_log_requests: bool = False
+    """Log each request's parameters when it arrives."""
+
+
+def parse_length(value: int | str | None) -> int:
+    """4096, "4096", "4k" (4,000) or "4K" (4,096) as a number of tokens."""
+    text = str(value).strip()
+    factor = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}.get(text[-1:], 1)
+    digits = text[:-1] if factor != 1 else text
+    try:
+        length = float(digits) * factor
+    except ValueError:
+        length = -1.0
+    if length < 1 or length != int(length):
+        raise ConfigError(
+            f"max_model_len is {value!r}, must be a number of tokens such as 4096 or 16k"
+        )
+    return int(length)

@@ -1,0 +1,166 @@
+"""One step of the engine: schedule, run, update. No sockets, no clock of its own, no asyncio.
+
+Called by `engine/worker.py` in the engine process and by `LLM` in the caller's. It owns the
+scheduler and the runner, and it is the boundary at which one request's fault stays that
+request's: if a step raises, its sequences are run again one by one and only those that raise
+alone end, with finish_reason "error".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from wheelpit.config import EngineConfig
+from wheelpit.engine.messages import AddRequest, EngineStats, StepOutput, TokenOutput
+from wheelpit.errors import ValidationError
+from wheelpit.scheduling.batch import SampledToken, ScheduledBatch
+from wheelpit.scheduling.scheduler import Scheduler, SequenceOutput
+from wheelpit.scheduling.sequence import Sequence
+
+log = logging.getLogger(__name__)
+
+
+class Runner(Protocol):
+    """Turns a decision into tokens: ModelRunner, or a fake in tests and benchmarks."""
+
+    num_blocks: int
+    block_size: int
+    vocab_size: int
+    dtype: str
+    device: str
+    forward_s: float
+
+    def run(self, batch: ScheduledBatch) -> list[SampledToken]:
+        """Compute the batch and answer in its order. Safe to repeat after an exception."""
+        ...
+
+
+class EngineCore:
+    """Scheduler and runner of one model. Used by one thread."""
+
+    def __init__(self, config: EngineConfig, runner: Runner, clock: Callable[[], float]) -> None:
+        self.config = config
+        self.runner = runner
+        self._clock = clock
+        self._scheduler = Scheduler(
+            config.scheduler, config.cache, runner.num_blocks, config.model.max_model_len
+        )
+        self._queued_at: dict[str, float] = {}
+        self._pending: list[TokenOutput] = []
+        self._num_steps = 0
+        self._num_scheduled_tokens = 0
+        self._run_s = 0.0
+        self._step_s = 0.0
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_work or bool(self._pending)
+
+    def add(self, request: AddRequest) -> None:
+        """Queue a request. One that cannot be served ends with "error" in the next output."""
+        sequence = Sequence(
+            request_id=request.request_id,
+            token_ids=list(request.prompt_token_ids),
+            num_prompt_tokens=len(request.prompt_token_ids),
+            params=request.params,
+            eos_token_ids=frozenset(request.eos_token_ids),
+            primary_eos_token_id=request.primary_eos_token_id,
+            bad_words_token_ids=tuple(tuple(word) for word in request.bad_words_token_ids),
+            max_tokens=request.max_tokens,
+            seed=request.seed,
+            priority=request.priority,
+            arrival_s=request.arrival_s,
+            cache_salt=request.cache_salt,
+        )
+        now = self._clock()
+        try:
+            self._scheduler.add(sequence, now)
+        except ValidationError as error:
+            self._pending.append(
+                TokenOutput(request.request_id, [], finish_reason="error", error=str(error))
+            )
+            return
+        self._queued_at[request.request_id] = now
+
+    def abort(self, request_ids: list[str]) -> None:
+        """Free these sequences at once, in whatever state they are. Unknown ids are ignored."""
+        for request_id in request_ids:
+            self._queued_at.pop(request_id, None)
+            self._scheduler.abort(request_id)
+
+    def step(self) -> StepOutput:
+        """Advance every scheduled sequence and say what came of it."""
+        started = self._clock()
+        outputs, self._pending = self._pending, []
+        batch = self._scheduler.schedule(started)
+        if batch.sequences:
+            before_run = self._clock()
+            sampled = self._run(batch)
+            self._run_s += self._clock() - before_run
+            for output in self._scheduler.update(batch, sampled, self._clock()):
+                outputs.append(self._describe(output, started))
+            self._num_steps += 1
+        self._num_scheduled_tokens = batch.num_tokens
+        self._step_s += self._clock() - started
+        return StepOutput(outputs, self.stats())
+
+    def stats(self) -> EngineStats:
+        scheduler = self._scheduler.stats()
+        return EngineStats(
+            num_running=scheduler.num_running,
+            num_waiting=scheduler.num_waiting,
+            kv_cache_usage=scheduler.kv_cache_usage,
+            num_steps=self._num_steps,
+            num_scheduled_tokens=self._num_scheduled_tokens,
+            num_preemptions=scheduler.num_preemptions,
+            prefix_cache_queries=scheduler.prefix_cache_queries,
+            prefix_cache_hits=scheduler.prefix_cache_hits,
+            run_s=self._run_s,
+            forward_s=self.runner.forward_s,
+            step_s=self._step_s,
+        )
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached blocks; False while any is in use."""
+        return self._scheduler.reset_prefix_cache()
+
+    def _run(self, batch: ScheduledBatch) -> list[SampledToken]:
+        try:
+            return self.runner.run(batch)
+        except Exception:
+            # Per-request fault boundary: find whose fault it is by running each alone.
+            log.exception("a step of %d sequences failed", len(batch.sequences))
+        sampled = []
+        for scheduled in batch.sequences:
+            try:
+                sampled += self.runner.run(ScheduledBatch((scheduled,)))
+            except Exception as error:
+                log.exception("request %s failed", scheduled.sequence.request_id)
+                sampled.append(SampledToken(error=f"{type(error).__name__}: {error}"))
+        if all(token.error is not None for token in sampled) and len(sampled) > 1:
+            log.error("all %d sequences of the step failed: is the device alive?", len(sampled))
+        return sampled
+
+    def _describe(self, output: SequenceOutput, scheduled_at: float) -> TokenOutput:
+        sequence = output.sequence
+        message = TokenOutput(
+            sequence.request_id,
+            list(output.token_ids),
+            finish_reason=output.finish_reason,
+            stop_reason=output.stop_reason,
+            logprobs=None if output.logprobs is None else [output.logprobs],
+            error=output.error,
+        )
+        queued_at = self._queued_at.pop(sequence.request_id, None)
+        if queued_at is not None:
+            # First output: it was scheduled for the first time in an earlier step if its
+            # prefill took several; the scheduler noted when.
+            message.queue_s = max(0.0, sequence.first_scheduled_s - queued_at)
+            message.num_cached_tokens = sequence.num_cached_tokens or 0
+        if output.prompt_logprobs:
+            message.prompt_logprobs = list(output.prompt_logprobs)
+        if output.finish_reason is not None:
+            message.num_preemptions = sequence.num_preemptions
+        return message

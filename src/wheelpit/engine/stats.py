@@ -1,0 +1,137 @@
+"""What watchers of the engine are told: one record per step, one per finished request.
+
+`AsyncLLMEngine` builds these; metrics and logs consume them. All seconds are of the front end's
+monotonic clock. Nothing here is mutated after it was handed out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from wheelpit.engine.messages import EngineStats
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRequest:
+    """One request's life, all its completions together.
+
+    finish_reason: "stop", "length", "abort" or "error"; of several completions, the last's.
+    A client that left counts as "abort". Times are None where the request did not get that far.
+    """
+
+    request_id: str
+    finish_reason: str
+    num_prompt_tokens: int
+    num_generation_tokens: int
+    num_cached_tokens: int
+    max_tokens: int | None
+    n: int
+    num_preemptions: int
+    e2e_s: float
+    queue_s: float | None
+    """Waiting to be scheduled the first time."""
+    ttft_s: float | None
+    """From arrival to the first token."""
+    prefill_s: float | None
+    """From first scheduled to the first token."""
+    decode_s: float | None
+    """From the first to the last token."""
+
+    @property
+    def inference_s(self) -> float | None:
+        """From first scheduled to the last token."""
+        if self.prefill_s is None or self.decode_s is None:
+            return None
+        return self.prefill_s + self.decode_s
+
+    @property
+    def time_per_output_token_s(self) -> float | None:
+        """Mean gap between tokens after the first."""
+        if self.decode_s is None or self.num_generation_tokens < 2:
+            return None
+        return self.decode_s / (self.num_generation_tokens - 1)
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """What one step brought, seen from the front end."""
+
+    engine: EngineStats
+    ttfts_s: list[float] = field(default_factory=list)
+    itls_s: list[float] = field(default_factory=list)
+    """One per sequence that produced tokens after its first."""
+    num_prompt_tokens: int = 0
+    """Prompt tokens of the requests whose first token came in this step."""
+    num_cached_tokens: int = 0
+    num_generation_tokens: int = 0
+
+
+class StatLogger(Protocol):
+    """Watches an engine; must be quick and must not raise."""
+
+    def on_step(self, record: StepRecord) -> None: ...
+
+    def on_request_finished(self, record: FinishedRequest) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontEndStats:
+    """A snapshot of the whole engine as the front end sees it."""
+
+    num_requests: int
+    """Requests not finished yet."""
+    engine: EngineStats
+    num_finished: int
+    num_prompt_tokens: int
+    num_generation_tokens: int
+
+
+class LoggingStatLogger:
+    """Write one INFO line per finished request and a summary while requests run."""
+
+    def __init__(self, clock: Callable[[], float], interval_s: float = 10.0) -> None:
+        self._clock = clock
+        self._interval_s = interval_s
+        self._last_summary = clock()
+        self._num_prompt_tokens = 0
+        self._num_generation_tokens = 0
+
+    def on_step(self, record: StepRecord) -> None:
+        self._num_prompt_tokens += record.num_prompt_tokens
+        self._num_generation_tokens += record.num_generation_tokens
+        now = self._clock()
+        elapsed = now - self._last_summary
+        if elapsed < self._interval_s:
+            return
+        engine = record.engine
+        log.info(
+            "prompt %.1f tok/s, generation %.1f tok/s, running %d, waiting %d, KV cache %.1f %%",
+            self._num_prompt_tokens / elapsed,
+            self._num_generation_tokens / elapsed,
+            engine.num_running,
+            engine.num_waiting,
+            100 * engine.kv_cache_usage,
+        )
+        self._last_summary = now
+        self._num_prompt_tokens = self._num_generation_tokens = 0
+
+    def on_request_finished(self, record: FinishedRequest) -> None:
+        log.info(
+            "request %s: %s, %d prompt + %d output tokens in %.3f s (queue %s, first token %s)",
+            record.request_id,
+            record.finish_reason,
+            record.num_prompt_tokens,
+            record.num_generation_tokens,
+            record.e2e_s,
+            _seconds(record.queue_s),
+            _seconds(record.ttft_s),
+        )
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f} s"

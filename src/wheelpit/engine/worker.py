@@ -1,0 +1,168 @@
+"""The engine process: drain the inbox, step, deliver.
+
+Run as `python -m wheelpit.engine.worker FD LOG_LEVEL`: FD is one end of a socket pair whose other
+end the front end holds. When that side closes, the
+front end is gone and this process ends: between steps because the inbox says so, within a step
+because a watching thread does. There is no asyncio here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import assert_never
+
+from wheelpit.config import EngineConfig
+from wheelpit.engine.core import EngineCore, Runner
+from wheelpit.engine.messages import (
+    Abort,
+    AddRequest,
+    Call,
+    CallResult,
+    Phase,
+    Ready,
+    Shutdown,
+    Start,
+    StartFailed,
+    StepOutput,
+    ToEngine,
+)
+from wheelpit.engine.transport import BlockingChannel
+from wheelpit.errors import WheelpitError
+
+log = logging.getLogger(__name__)
+
+
+LoadRunner = Callable[[EngineConfig, Callable[[str, float], None]], Runner]
+
+
+def main(load_runner: LoadRunner) -> int:
+    """Serve one front end until it leaves. Returns the exit status."""
+    # Ctrl-C goes to the whole process group; the front end decides when the engine ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(
+        level=int(sys.argv[2]),
+        format="%(levelname)s %(asctime)s [engine] %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    _exit_when_front_end_is_gone(sock)
+    channel = BlockingChannel(sock, ToEngine)
+    core = _start(channel, load_runner)
+    if core is None:
+        return 1
+    serve(channel, core)
+    return 0
+
+
+def serve(channel: BlockingChannel, core: EngineCore) -> None:
+    """Step while there is work, sleep in the socket while there is none."""
+    while True:
+        messages = channel.receive(wait=not core.has_work)
+        if messages is None:
+            return
+        for message in messages:
+            if isinstance(message, Shutdown):
+                return
+            _handle(message, channel, core)
+        if core.has_work:
+            channel.send(core.step())
+        elif messages:
+            # Nothing runs any more (an abort emptied the batch, say): tell the gauges.
+            channel.send(StepOutput([], core.stats()))
+
+
+def _handle(
+    message: Start | AddRequest | Abort | Call, channel: BlockingChannel, core: EngineCore
+) -> None:
+    match message:
+        case AddRequest():
+            core.add(message)
+        case Abort(request_ids=request_ids):
+            core.abort(request_ids)
+        case Call(call_id=call_id, method=method):
+            channel.send(_call(call_id, method, core))
+        case Start():
+            log.error("ignored a second Start message")
+        case _:
+            assert_never(message)
+
+
+def _call(call_id: int, method: str, core: EngineCore) -> CallResult:
+    if method == "reset_prefix_cache":
+        return CallResult(call_id, core.reset_prefix_cache())
+    return CallResult(call_id, error=f"the engine has no method {method!r}")
+
+
+def _start(channel: BlockingChannel, load_runner: LoadRunner) -> EngineCore | None:
+    """Receive the config, load the model, report. None if it failed or nobody waits any more."""
+    messages = channel.receive(wait=True)
+    if messages is None:
+        return None
+    start = messages[0]
+    assert isinstance(start, Start), f"first message is {type(start).__name__}"
+    config: EngineConfig = start.config
+    try:
+        runner = load_runner(
+            config, lambda name, seconds: channel.send(Phase(name, seconds))
+        )
+        core = EngineCore(config, runner, time.monotonic)
+    except Exception as error:
+        if not isinstance(error, WheelpitError):
+            log.exception("the engine could not start")
+        channel.send(StartFailed(type(error).__name__, str(error)))
+        channel.flush_blocking()
+        return None
+    channel.send(
+        Ready(
+            dtype=runner.dtype,
+            device=runner.device,
+            num_blocks=runner.num_blocks,
+            block_size=runner.block_size,
+            max_num_seqs=config.scheduler.max_num_seqs,
+            max_num_batched_tokens=config.scheduler.max_num_batched_tokens,
+            vocab_size=runner.vocab_size,
+        )
+    )
+    for message in messages[1:]:
+        if not isinstance(message, Shutdown):
+            _handle(message, channel, core)
+    return core
+
+
+def load_model_runner(config: EngineConfig, on_phase: Callable[[str, float], None]) -> Runner:
+    """Import torch, load the weights, warm up; each phase is reported with its seconds."""
+    started = time.monotonic()
+    from wheelpit.runner.model_runner import ModelRunner
+
+    on_phase("import", time.monotonic() - started)
+    return ModelRunner(config, on_phase=on_phase)
+
+
+def _exit_when_front_end_is_gone(sock: socket.socket) -> None:
+    """End this process as soon as the other end of the pair is closed, even within a step.
+
+    A thread, because a step can be long and native code does not look at the socket. It waits
+    for hang-up only (no events asked for), so it never wakes for traffic.
+    """
+
+    def watch() -> None:
+        poller = select.poll()
+        poller.register(sock.fileno(), select.POLLHUP)
+        poller.poll()
+        # A clean end in the main thread is under way, or a step is running: do not wait for it.
+        time.sleep(0.5)
+        os._exit(0)
+
+    threading.Thread(target=watch, name="front-end-watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(load_model_runner))
