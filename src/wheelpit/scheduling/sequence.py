@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 from wheelpit.request import SamplingParams
+
+if TYPE_CHECKING:
+    from wheelpit.scheduling.batch import TokenLogprobs
+
+Rank: TypeAlias = tuple[float, ...]
 
 
 class SequenceStatus(enum.Enum):
@@ -27,7 +33,8 @@ class Sequence:
 
     The gap between `num_computed_tokens` (keys and values are in the cache) and `num_tokens` is
     the work left to do: prefill, chunked prefill, recompute after a preemption and decode are all
-    steps that close a part of it.
+    steps that close a part of it. A sequence may be added with output tokens (more token_ids than
+    num_prompt_tokens): it goes on from there.
     """
 
     request_id: str
@@ -37,6 +44,8 @@ class Sequence:
     params: SamplingParams
     eos_token_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence; empty under ignore_eos."""
+    primary_eos_token_id: int | None = None
+    """The one of them that is the tokenizer's own: ending with it has no stop reason."""
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
     max_tokens: int
     """Resolved: num_prompt_tokens + max_tokens <= max_model_len."""
@@ -48,11 +57,20 @@ class Sequence:
     """Sequences share cached blocks only with those of the same salt."""
 
     status: SequenceStatus = SequenceStatus.WAITING
+    rank: Rank = ()
+    """Smaller goes first; given by the policy when the sequence is added."""
+    added_s: float = 0.0
+    first_scheduled_s: float | None = None
     num_computed_tokens: int = 0
     num_cached_tokens: int | None = None
     """Prompt tokens found in the prefix cache when first scheduled; None before that."""
     num_preemptions: int = 0
     block_ids: list[int] = field(default_factory=list)
+    block_names: list[bytes] = field(default_factory=list)
+    """The names of its first full blocks (see prefix_cache.py), as far as they were needed."""
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Collected until the first output takes them along."""
+    has_output: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -61,6 +79,11 @@ class Sequence:
     @property
     def num_output_tokens(self) -> int:
         return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def queue_s(self) -> float | None:
+        """Seconds between adding and first scheduling it; None before that."""
+        return None if self.first_scheduled_s is None else self.first_scheduled_s - self.added_s
 
     @property
     def is_finished(self) -> bool:

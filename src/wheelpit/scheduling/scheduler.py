@@ -1,0 +1,385 @@
+"""Decide what the next step computes, and take in what it brought.
+
+The engine's step calls `schedule`, lets the runner compute the batch, and calls `update`. Nothing
+here does I/O, reads a clock or knows a tensor.
+
+The life of a sequence
+
+    add ───> WAITING ───────────── start ──────────────> RUNNING ── update ──> FINISHED
+             by rank                                     by rank
+               ^  num_computed_tokens = 0, no blocks        │
+               └────────────────── preempt ─────────────────┘
+
+There is one quantity: the gap between the tokens a sequence has and those whose keys and values
+are in its blocks. A step closes a part of the gap; whoever's gap is closed gets a token sampled,
+which opens it by one. A prompt, a chunk of one, the rest of one after a prefix hit, everything
+again after a preemption, one token of decoding: all the same to the code below.
+
+    token_ids   p p p p p p p p p p p p p p p p p p o o o
+                └── cached ───┘└ computed ┘└──── gap ────┘
+                                           └ this step ┘    samples only when it reaches the end
+
+`schedule` goes through the running sequences by rank, then starts waiting ones:
+
+- Each running sequence gets at least one token a step: a prefill leaves one token of the budget
+  for each sequence behind it (the budget is at least the number of seats). So decodes never
+  wait for prefills.
+- A running sequence that needs a block when none is free takes it from the one of the largest
+  rank, which goes back to waiting and starts over (its named blocks stay cached, so starting over
+  is often cheap). The victim is always behind the taker or the taker itself, hence never in the
+  batch yet. The smallest rank is never a victim: it always progresses, and so, in turn, does
+  everybody. `add` refuses what even an empty cache could not hold, and a sequence that has filled
+  the whole cache ends with "length".
+- A waiting sequence starts only if all of its known tokens fit into the blocks that are free
+  and not promised to the rest of a running prefill. It is the head that starts or nobody: the
+  head is never overtaken, and fits at the latest when nothing runs.
+- A step that has preempted starts nobody, so that no sequence changes places twice in a step.
+
+The life of a block is drawn in block_pool.py. A sequence takes blocks as its tokens are scheduled;
+`update` names those that the step has filled, and only then can others find them. All of a
+sequence's blocks are given up at once when it ends, whatever it was doing. If that happens during
+a step (an abort), the step may still write to them: that is harmless, because only unnamed
+positions are written, and whoever gets the blocks next writes them in a later step before reading.
+
+`schedule` changes no sequence's progress: `num_computed_tokens` moves in `update`, from what the
+batch says was computed. So a batch whose step failed can be dropped and scheduled again.
+Overlapping steps would need a count of tokens in flight beside it, and nothing else to change.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import abc
+
+from wheelpit.config import CacheConfig, SchedulerConfig, require
+from wheelpit.errors import ValidationError
+from wheelpit.scheduling import invariants
+from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
+from wheelpit.scheduling.block_pool import BlockPool
+from wheelpit.scheduling.outputs import SchedulerStats, SequenceOutput
+from wheelpit.scheduling.policies import POLICIES
+from wheelpit.scheduling.prefix_cache import PrefixCache
+from wheelpit.scheduling.sequence import Rank, Sequence, SequenceStatus
+from wheelpit.scheduling.stopping import FinishReason, find_stop
+from wheelpit.scheduling.waiting_queue import WaitingQueue
+
+
+class Scheduler:
+    """All sequences of an engine and the blocks they own. The only writer of both."""
+
+    def __init__(
+        self, config: SchedulerConfig, cache: CacheConfig, num_blocks: int, max_model_len: int
+    ) -> None:
+        if not config.enable_chunked_prefill:
+            require(
+                config.max_num_batched_tokens >= max_model_len,
+                "max_num_batched_tokens",
+                config.max_num_batched_tokens,
+                f"at least max_model_len={max_model_len} without chunked prefill",
+            )
+        self._config = config
+        self._block_size = cache.block_size
+        self._max_model_len = max_model_len
+        self._max_cache_tokens = num_blocks * cache.block_size
+        self._max_num_tokens = min(max_model_len, self._max_cache_tokens)
+        self._max_chunk = config.max_num_batched_tokens
+        if config.enable_chunked_prefill and config.long_prefill_token_threshold:
+            self._max_chunk = min(self._max_chunk, config.long_prefill_token_threshold)
+        self._rank = POLICIES[config.policy]
+
+        self._pool = BlockPool(num_blocks)
+        self._prefix_cache = (
+            PrefixCache(self._pool, cache.block_size) if cache.enable_prefix_caching else None
+        )
+        self._sequences: dict[str, Sequence] = {}
+        self._waiting = WaitingQueue()
+        self._running: list[Sequence] = []  # by rank
+        self._num_added = 0
+        self._num_preemptions = 0
+        self._prefix_cache_queries = 0
+        self._prefix_cache_hits = 0
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._sequences)
+
+    def add(self, sequence: Sequence, now: float) -> None:
+        """Queue a new sequence. Raises ValidationError for one that can never run."""
+        self._refuse_unservable(sequence)
+        assert sequence.status is SequenceStatus.WAITING, f"{sequence.request_id} is not new"
+        sequence.added_s = now
+        sequence.rank = self._rank(sequence, self._num_added)
+        self._num_added += 1
+        self._sequences[sequence.request_id] = sequence
+        self._waiting.push(sequence)
+
+    def abort(self, request_id: str) -> Sequence | None:
+        """End a sequence in whatever state it is and free its blocks at once.
+
+        If it is in a step now, `update` drops what that brings. None if there is no such sequence.
+        """
+        sequence = self._sequences.get(request_id)
+        if sequence is not None:
+            self._remove(sequence)
+        return sequence
+
+    def finish(
+        self, sequence: Sequence, reason: FinishReason, error: str | None = None
+    ) -> SequenceOutput | None:
+        """End a sequence from outside, as abort does, with an output to deliver.
+
+        None if it has ended already.
+        """
+        if sequence.is_finished:
+            return None
+        self._remove(sequence)
+        return SequenceOutput(
+            sequence, finish_reason=reason, is_first=not sequence.has_output, error=error
+        )
+
+    def fail(self, sequence: Sequence, message: str) -> SequenceOutput | None:
+        """End a sequence that cannot go on; its blocks are not trusted as a prefix of others."""
+        if self._prefix_cache is not None:
+            self._prefix_cache.forget(sequence)
+        return self.finish(sequence, "error", message)
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached blocks. False, and nothing happens, while any block is in use."""
+        return self._prefix_cache is None or self._prefix_cache.reset()
+
+    def stats(self) -> SchedulerStats:
+        """Take a snapshot."""
+        return SchedulerStats(
+            num_running=len(self._running),
+            num_waiting=len(self._waiting),
+            num_blocks=self._pool.num_blocks,
+            num_free_blocks=self._pool.num_free,
+            kv_cache_usage=self._pool.usage,
+            num_preemptions=self._num_preemptions,
+            prefix_cache_queries=self._prefix_cache_queries,
+            prefix_cache_hits=self._prefix_cache_hits,
+        )
+
+    def schedule(self, now: float) -> ScheduledBatch:
+        """Choose the work of the next step and give it the blocks it needs."""
+        scheduled: list[ScheduledSequence] = []
+        num_preemptions = self._num_preemptions
+        budget, num_promised = self._schedule_running(scheduled)
+        if self._waiting and self._num_preemptions == num_preemptions:
+            self._start_waiting(scheduled, budget, num_promised, now)
+        return ScheduledBatch(tuple(scheduled))
+
+    def _schedule_running(self, scheduled: list[ScheduledSequence]) -> tuple[int, int]:
+        """Give each running sequence its share; returns the rest of the budget, and the blocks
+        that prefills will still need for tokens known today.
+        """
+        running, block_size = self._running, self._block_size
+        budget, num_promised = self._config.max_num_batched_tokens, 0
+        index = 0
+        while index < len(running):  # preempting shortens it from the end
+            sequence = running[index]
+            index += 1
+            start = sequence.num_computed_tokens
+            num_tokens = gap = len(sequence.token_ids) - start
+            if gap > 1:
+                num_tokens = min(gap, self._max_chunk, budget - (len(running) - index))
+            end = start + num_tokens
+            if end > len(sequence.block_ids) * block_size and not self._grow(sequence, end):
+                break  # it was the last one, and has preempted itself
+            if num_tokens < gap:
+                num_promised += -(-(start + gap) // block_size) - len(sequence.block_ids)
+            budget -= num_tokens
+            scheduled.append(ScheduledSequence(sequence, start, num_tokens, num_tokens == gap))
+        return budget, num_promised
+
+    def _grow(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Make the sequence's blocks cover num_tokens, preempting from the largest rank down.
+
+        False if that came to the sequence itself.
+        """
+        num_missing = -(-num_tokens // self._block_size) - len(sequence.block_ids)
+        while self._pool.num_free < num_missing:
+            victim = self._running.pop()
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        sequence.block_ids += self._pool.allocate(num_missing)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._pool.free(sequence.block_ids)
+        sequence.block_ids = []
+        sequence.num_computed_tokens = 0
+        sequence.num_preemptions += 1
+        sequence.status = SequenceStatus.WAITING
+        self._waiting.push(sequence)
+        self._num_preemptions += 1
+
+    def _start_waiting(
+        self, scheduled: list[ScheduledSequence], budget: int, num_promised: int, now: float
+    ) -> None:
+        """Start waiting sequences, in order, while there are seats, budget and blocks."""
+        num_seats = self._config.max_num_seqs - len(self._running)
+        while self._waiting and num_seats > 0 and budget > 0:
+            sequence = self._waiting.peek()
+            cached = self._find_prefix(sequence)
+            start = len(cached) * self._block_size
+            gap = sequence.num_tokens - start
+            num_tokens = min(gap, self._max_chunk, budget)
+            if num_tokens < gap and not self._config.enable_chunked_prefill:
+                break
+            num_new = -(-sequence.num_tokens // self._block_size) - len(cached)
+            num_revived = sum(self._pool.num_users(block_id) == 0 for block_id in cached)
+            if num_new + num_revived > self._pool.num_free - num_promised:
+                break
+            self._waiting.pop()
+            self._start(sequence, cached, now)
+            num_now = -(-(start + num_tokens) // self._block_size) - len(cached)
+            sequence.block_ids += self._pool.allocate(num_now)
+            num_promised += num_new - num_now
+            num_seats -= 1
+            budget -= num_tokens
+            scheduled.append(ScheduledSequence(sequence, start, num_tokens, num_tokens == gap))
+
+    def _find_prefix(self, sequence: Sequence) -> list[int]:
+        """Return the cached blocks that the sequence may start with."""
+        if self._prefix_cache is None or sequence.params.skip_reading_prefix_cache:
+            return []
+        # The last token is always computed: its logits choose the next one. Prompt positions
+        # whose log-probabilities are still owed must be computed, too.
+        max_tokens = sequence.num_tokens - 1
+        if sequence.params.prompt_logprobs is not None and not sequence.has_output:
+            max_tokens = min(max_tokens, len(sequence.prompt_logprobs))
+        return self._prefix_cache.find_prefix(sequence, max_tokens)
+
+    def _start(self, sequence: Sequence, cached: list[int], now: float) -> None:
+        self._pool.touch(cached)
+        sequence.block_ids = cached
+        sequence.num_computed_tokens = len(cached) * self._block_size
+        sequence.status = SequenceStatus.RUNNING
+        insort(self._running, sequence, key=_rank_of)
+        if sequence.first_scheduled_s is None:
+            sequence.first_scheduled_s = now
+            hits = min(sequence.num_computed_tokens, sequence.num_prompt_tokens)
+            sequence.num_cached_tokens = hits
+            if self._prefix_cache is not None and not sequence.params.skip_reading_prefix_cache:
+                self._prefix_cache_queries += sequence.num_prompt_tokens
+                self._prefix_cache_hits += hits
+
+    def update(
+        self, batch: ScheduledBatch, sampled: abc.Sequence[SampledToken], now: float
+    ) -> list[SequenceOutput]:
+        """Take in what a step has computed. sampled: one for each of the batch, in its order.
+
+        Drops what it brought for sequences that have ended since it was scheduled.
+        """
+        outputs: list[SequenceOutput] = []
+        block_size, prefix_cache = self._block_size, self._prefix_cache
+        for scheduled, token in zip(batch.sequences, sampled, strict=True):
+            sequence = scheduled.sequence
+            if sequence.status is not SequenceStatus.RUNNING:
+                continue
+            if token.error is not None:
+                failed = self.fail(sequence, token.error)
+                assert failed is not None
+                outputs.append(failed)
+                continue
+            start, end = scheduled.start, scheduled.start + scheduled.num_tokens
+            sequence.num_computed_tokens = end
+            if prefix_cache is not None and end // block_size > start // block_size:
+                prefix_cache.register(sequence, start // block_size, end // block_size)
+            if token.prompt_logprobs and not sequence.has_output:
+                _collect_prompt_logprobs(sequence, start, token)
+            if scheduled.samples:
+                outputs.append(self._append(sequence, token))
+        return outputs
+
+    def _append(self, sequence: Sequence, token: SampledToken) -> SequenceOutput:
+        """Add the token to the sequence, and end that if it is the last one."""
+        token_id = token.token_id
+        assert token_id is not None, f"{sequence.request_id} was to be sampled"
+        sequence.token_ids.append(token_id)
+        stop = find_stop(sequence, self._max_num_tokens)
+        finish_reason, stop_reason = stop if stop is not None else (None, None)
+        is_first = not sequence.has_output
+        prompt_logprobs = tuple(sequence.prompt_logprobs)
+        if is_first:
+            sequence.has_output = True
+            sequence.prompt_logprobs.clear()
+        if stop is not None:
+            self._remove(sequence)
+        return SequenceOutput(
+            sequence,
+            (token_id,),
+            finish_reason,
+            stop_reason,
+            token.logprobs,
+            prompt_logprobs,
+            is_first,
+        )
+
+    def _remove(self, sequence: Sequence) -> None:
+        """End the sequence: take it out of its place and free its blocks."""
+        del self._sequences[sequence.request_id]
+        if sequence.status is SequenceStatus.RUNNING:
+            self._running.remove(sequence)
+            self._pool.free(sequence.block_ids)
+            sequence.block_ids = []
+        else:
+            self._waiting.remove(sequence)
+        sequence.status = SequenceStatus.FINISHED
+
+    def _refuse_unservable(self, sequence: Sequence) -> None:
+        request_id, num_tokens = sequence.request_id, sequence.num_tokens
+        if request_id in self._sequences:
+            raise ValidationError(
+                f"request id {request_id!r} is in use: choose another one",
+                parameter="request_id",
+                value=request_id,
+            )
+        if num_tokens == 0:
+            raise ValidationError("prompt is empty: it needs at least one token")
+        for limit, way_out in (
+            (self._max_model_len, "max_model_len: shorten it or raise --max-model-len"),
+            (self._max_cache_tokens, "the KV cache: shorten it or raise --kv-cache-memory-bytes"),
+        ):
+            if num_tokens + 1 > limit:
+                raise ValidationError(
+                    f"prompt is {num_tokens} tokens (and needs room for one more), "
+                    f"limit is {limit} by {way_out}",
+                    parameter="prompt_token_ids",
+                    value=num_tokens,
+                )
+        if sequence.num_output_tokens >= sequence.max_tokens:
+            raise ValidationError(
+                f"the sequence has {sequence.num_output_tokens} output tokens already, "
+                f"limit is {sequence.max_tokens}: raise max_tokens",
+                parameter="max_tokens",
+                value=sequence.max_tokens,
+            )
+
+    def check(self) -> None:
+        """Assert that the bookkeeping is consistent; slow, for tests."""
+        invariants.check(
+            self._sequences, self._waiting, self._running, self._pool, self._block_size
+        )
+        assert len(self._running) <= self._config.max_num_seqs, "more sequences run than seats"
+
+
+def _rank_of(sequence: Sequence) -> Rank:
+    return sequence.rank
+
+
+def _collect_prompt_logprobs(sequence: Sequence, start: int, token: SampledToken) -> None:
+    """Keep those not kept yet: after a preemption the runner brings the first ones again."""
+    num_known = len(sequence.prompt_logprobs)
+    num_wanted = sequence.num_prompt_tokens - 1
+    sequence.prompt_logprobs += token.prompt_logprobs[num_known - start : num_wanted - start]
