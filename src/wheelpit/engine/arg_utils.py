@@ -8,11 +8,11 @@ with an option silently ignored. A misspelt name is the dataclass's own TypeErro
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from wheelpit.config import CacheConfig, EngineConfig, ModelOptions, SchedulerConfig
+from wheelpit.engine.unsupported_args import UnsupportedArgs
 from wheelpit.errors import ConfigError
 
 DTYPES = {
@@ -28,16 +28,8 @@ DEFAULT_MAX_NUM_SEQS = 128
 DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048
 
 
-def _unsupported(default: Any = None) -> Any:
-    """A field of vLLM's that has no meaning here: anything but its default is an error."""
-    make: Callable[[], Any] = (lambda: dict(default)) if isinstance(default, dict) else MISSING  # type: ignore[assignment]  # MISSING is dataclasses' own "no factory"
-    if isinstance(default, dict):
-        return field(default_factory=make, metadata={"unsupported": True}, repr=False)
-    return field(default=default, metadata={"unsupported": True}, repr=False)
-
-
-@dataclass(kw_only=True)
-class EngineArgs:
+@dataclass
+class EngineArgs(UnsupportedArgs):
     """Arguments of `LLM` and, with AsyncEngineArgs, of `AsyncLLMEngine`.
 
     `None` means: choose from the model and the machine. Raises ConfigError from
@@ -98,64 +90,8 @@ class EngineArgs:
     enable_log_deltas: bool = True
     logprobs_mode: str = "raw_logprobs"
 
-    # Known to vLLM, not supported here
-    tensor_parallel_size: int = _unsupported(1)
-    pipeline_parallel_size: int = _unsupported(1)
-    data_parallel_size: int = _unsupported(1)
-    enable_expert_parallel: bool = _unsupported(False)
-    distributed_executor_backend: Any = _unsupported()
-    quantization: str | None = _unsupported()
-    kv_cache_dtype: str = _unsupported("auto")
-    code_revision: str | None = _unsupported()
-    tokenizer_revision: str | None = _unsupported()
-    hf_config_path: str | None = _unsupported()
-    hf_overrides: dict[str, Any] = _unsupported({})
-    runner: str = _unsupported("auto")
-    convert: str = _unsupported("auto")
-    enable_lora: bool = _unsupported(False)
-    max_loras: int = _unsupported(1)
-    max_lora_rank: int = _unsupported(16)
-    max_cpu_loras: int | None = _unsupported()
-    enable_sleep_mode: bool = _unsupported(False)
-    enable_prompt_embeds: bool = _unsupported(False)
-    limit_mm_per_prompt: dict[str, Any] = _unsupported({})
-    mm_processor_kwargs: dict[str, Any] | None = _unsupported()
-    otlp_traces_endpoint: str | None = _unsupported()
-    kv_cache_metrics: bool = _unsupported(False)
-    enable_mfu_metrics: bool = _unsupported(False)
-    show_hidden_metrics_for_version: str | None = _unsupported()
-    structured_outputs_config: dict[str, Any] | None = _unsupported()
-    reasoning_parser: str = _unsupported("")
-    reasoning_config: dict[str, Any] | None = _unsupported()
-    speculative_config: dict[str, Any] | None = _unsupported()
-    compilation_config: dict[str, Any] | int | None = _unsupported()
-    optimization_level: int | None = _unsupported()
-    attention_backend: str | None = _unsupported()
-    kv_transfer_config: dict[str, Any] | None = _unsupported()
-    kv_events_config: dict[str, Any] | None = _unsupported()
-    cpu_offload_gb: float = _unsupported(0)
-    swap_space: float = _unsupported(4)
-    max_num_partial_prefills: int = _unsupported(1)
-    max_long_partial_prefills: int = _unsupported(1)
-    scheduler_cls: Any = _unsupported()
-    worker_cls: str = _unsupported("auto")
-    worker_extension_cls: str = _unsupported("")
-    logits_processors: list[Any] | None = _unsupported()
-    additional_config: dict[str, Any] = _unsupported({})
-
     def __post_init__(self) -> None:
-        for described in fields(self):
-            if not described.metadata.get("unsupported"):
-                continue
-            default = described.default
-            if default is MISSING:
-                default = {}
-            value = getattr(self, described.name)
-            if value != default:
-                raise ConfigError(
-                    f"{described.name}={value!r} is not supported; "
-                    f"leave it out or at its default, {default!r}"
-                )
+        self.check_unsupported()
         if self.logprobs_mode != "raw_logprobs":
             raise ConfigError(
                 f"logprobs_mode={self.logprobs_mode!r} is not supported; only 'raw_logprobs' is"
@@ -244,7 +180,7 @@ class EngineArgs:
         return tuple(self.served_model_name) or (self.model,)
 
 
-@dataclass(kw_only=True)
+@dataclass
 class AsyncEngineArgs(EngineArgs):
     """EngineArgs for the online engine."""
 

@@ -16,7 +16,8 @@ from wheelpit.config import EngineConfig
 from wheelpit.engine.messages import AddRequest, EngineStats, StepOutput, TokenOutput
 from wheelpit.errors import ValidationError
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch
-from wheelpit.scheduling.scheduler import Scheduler, SequenceOutput
+from wheelpit.scheduling.outputs import SequenceOutput
+from wheelpit.scheduling.scheduler import Scheduler
 from wheelpit.scheduling.sequence import Sequence
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,6 @@ class EngineCore:
         self._scheduler = Scheduler(
             config.scheduler, config.cache, runner.num_blocks, config.model.max_model_len
         )
-        self._queued_at: dict[str, float] = {}
         self._pending: list[TokenOutput] = []
         self._num_steps = 0
         self._num_scheduled_tokens = 0
@@ -74,20 +74,16 @@ class EngineCore:
             arrival_s=request.arrival_s,
             cache_salt=request.cache_salt,
         )
-        now = self._clock()
         try:
-            self._scheduler.add(sequence, now)
+            self._scheduler.add(sequence, self._clock())
         except ValidationError as error:
             self._pending.append(
                 TokenOutput(request.request_id, [], finish_reason="error", error=str(error))
             )
-            return
-        self._queued_at[request.request_id] = now
 
     def abort(self, request_ids: list[str]) -> None:
         """Free these sequences at once, in whatever state they are. Unknown ids are ignored."""
         for request_id in request_ids:
-            self._queued_at.pop(request_id, None)
             self._scheduler.abort(request_id)
 
     def step(self) -> StepOutput:
@@ -100,7 +96,7 @@ class EngineCore:
             sampled = self._run(batch)
             self._run_s += self._clock() - before_run
             for output in self._scheduler.update(batch, sampled, self._clock()):
-                outputs.append(self._describe(output, started))
+                outputs.append(self._describe(output))
             self._num_steps += 1
         self._num_scheduled_tokens = batch.num_tokens
         self._step_s += self._clock() - started
@@ -143,7 +139,7 @@ class EngineCore:
             log.error("all %d sequences of the step failed: is the device alive?", len(sampled))
         return sampled
 
-    def _describe(self, output: SequenceOutput, scheduled_at: float) -> TokenOutput:
+    def _describe(self, output: SequenceOutput) -> TokenOutput:
         sequence = output.sequence
         message = TokenOutput(
             sequence.request_id,
@@ -153,12 +149,10 @@ class EngineCore:
             logprobs=None if output.logprobs is None else [output.logprobs],
             error=output.error,
         )
-        queued_at = self._queued_at.pop(sequence.request_id, None)
-        if queued_at is not None:
-            # First output: it was scheduled for the first time in an earlier step if its
-            # prefill took several; the scheduler noted when.
-            message.queue_s = max(0.0, sequence.first_scheduled_s - queued_at)
-            message.num_cached_tokens = sequence.num_cached_tokens or 0
+        if output.is_first:
+            message.num_cached_tokens = sequence.num_cached_tokens
+            if sequence.first_scheduled_s is not None:
+                message.queue_s = sequence.first_scheduled_s - sequence.added_s
         if output.prompt_logprobs:
             message.prompt_logprobs = list(output.prompt_logprobs)
         if output.finish_reason is not None:

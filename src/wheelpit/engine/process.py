@@ -119,8 +119,7 @@ def _as_exception(failed: StartFailed) -> Exception:
     if isinstance(kind, type) and issubclass(kind, WheelpitError):
         return kind(failed.message)
     return EngineStartError(
-        "Engine core initialization failed. See root cause above. "
-        f"{failed.kind}: {failed.message}"
+        f"Engine core initialization failed. See root cause above. {failed.kind}: {failed.message}"
     )
 
 

@@ -28,6 +28,8 @@ class FinishedRequest:
     finish_reason: str
     num_prompt_tokens: int
     num_generation_tokens: int
+    max_num_generation_tokens: int
+    """Of the longest completion."""
     num_cached_tokens: int
     max_tokens: int | None
     n: int

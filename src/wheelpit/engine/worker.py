@@ -110,9 +110,7 @@ def _start(channel: BlockingChannel, load_runner: LoadRunner) -> EngineCore | No
     assert isinstance(start, Start), f"first message is {type(start).__name__}"
     config: EngineConfig = start.config
     try:
-        runner = load_runner(
-            config, lambda name, seconds: channel.send(Phase(name, seconds))
-        )
+        runner = load_runner(config, lambda name, seconds: channel.send(Phase(name, seconds)))
         core = EngineCore(config, runner, time.monotonic)
     except Exception as error:
         if not isinstance(error, WheelpitError):

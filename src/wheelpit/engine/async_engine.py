@@ -1,0 +1,678 @@
+"""AsyncLLMEngine: submit a request, iterate its outputs. The public face of the online engine.
+
+It lives in the front-end process, on one event loop, and owns the promise made to each caller:
+whatever happens, a request ends exactly once, with an output that says `finished` or with an
+exception. The engine process owns only compute.
+
+    generate() ── check, tokenize ──> AddRequest ──socket──> engine process
+        ^                                                        │ one StepOutput a step
+        └── RequestState.take() <── RequestState.apply() <───────┘
+
+Cancelling the consumer is the abort path: the first thing `generate`'s clean-up does is to drop
+the request here, synchronously, and to tell the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+import weakref
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from wheelpit.config import EngineConfig
+from wheelpit.engine.arg_utils import AsyncEngineArgs, EngineArgs
+from wheelpit.engine.input_processor import InputProcessor, ParsedPrompt, parse_prompt
+from wheelpit.engine.messages import (
+    Abort,
+    AddRequest,
+    Call,
+    CallResult,
+    EngineStats,
+    Ready,
+    StepOutput,
+    TokenOutput,
+)
+from wheelpit.engine.process import WORKER, EngineProcess
+from wheelpit.engine.request_state import CompletionState, RequestState
+from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
+from wheelpit.engine.stats import (
+    FrontEndStats,
+    LoggingStatLogger,
+    StatLogger,
+    StepRecord,
+)
+from wheelpit.errors import EngineDeadError, EngineGenerateError, WheelpitError
+from wheelpit.request import PromptType, RequestOutput, SamplingParams
+from wheelpit.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+PhaseCallback = Callable[[str, float], None]
+
+
+class AsyncLLMEngine:
+    """The online engine. Build it with `from_engine_args`; use it from one event loop at a time.
+
+    All state is written by the event loop's thread only.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        model: ServedModel,
+        process: EngineProcess,
+        *,
+        log_stats: bool = True,
+        log_requests: bool = False,
+        stat_loggers: Sequence[StatLogger] = (),
+    ) -> None:
+        """Take over a process that was told to start. Call `wait_until_ready` before use."""
+        self.config = config
+        self.model_config = model
+        self.log_stats = log_stats
+        self.log_requests = log_requests
+        self._process = process
+        self._ready: Ready | None = None
+        self._inputs = InputProcessor(model, config.model.seed, capacity_tokens=2**63)
+        self._requests: dict[RequestState, None] = {}
+        self._sequences: dict[str, tuple[RequestState, CompletionState]] = {}
+        self._calls: dict[int, asyncio.Future[CallResult]] = {}
+        self._call_ids = itertools.count()
+        self._engine_stats = EngineStats()
+        self._num_finished = 0
+        self._num_prompt_tokens = 0
+        self._num_generation_tokens = 0
+        self._stat_loggers: list[StatLogger] = list(stat_loggers)
+        if log_stats:
+            self._stat_loggers.append(LoggingStatLogger(time.monotonic))
+        self._is_shut_down = False
+        self._death: EngineDeadError | None = None
+        self._is_paused = False
+        self._resumed = asyncio.Event()
+
+    # --- starting and stopping
+
+    @classmethod
+    def from_engine_args(
+        cls,
+        engine_args: EngineArgs,
+        start_engine_loop: bool = True,
+        usage_context: Any = None,
+        stat_loggers: Sequence[StatLogger] | None = None,
+    ) -> AsyncLLMEngine:
+        """Start an engine and block until its model is loaded.
+
+        Works with and without a running event loop. Raises ConfigError, ModelLoadError or
+        EngineStartError. start_engine_loop and usage_context are vLLM's and have no effect.
+        """
+        engine = cls.launch(engine_args, stat_loggers=stat_loggers or ())
+        engine.wait_until_ready()
+        return engine
+
+    @classmethod
+    def launch(
+        cls,
+        engine_args: EngineArgs,
+        *,
+        stat_loggers: Sequence[StatLogger] = (),
+        worker: Sequence[str] = WORKER,
+    ) -> AsyncLLMEngine:
+        """Start the engine process and return while it loads; then call `wait_until_ready`.
+
+        worker: what Python runs as the engine process; another one serves tests and benchmarks.
+        """
+        folder, hf = load_model_config(engine_args)
+        config = engine_args.create_engine_config(str(folder), hf.max_position_embeddings)
+        process = EngineProcess(worker)
+        try:
+            process.start(config)
+            model = load_served_model(engine_args, folder, hf, config.model.max_model_len)
+            return cls(
+                config,
+                model,
+                process,
+                log_stats=not engine_args.disable_log_stats,
+                log_requests=isinstance(engine_args, AsyncEngineArgs)
+                and engine_args.enable_log_requests,
+                stat_loggers=stat_loggers,
+            )
+        except BaseException:
+            process.stop()
+            raise
+
+    def wait_until_ready(self, on_phase: PhaseCallback = lambda name, seconds: None) -> None:
+        """Block until the model is loaded; on_phase hears of each part of it with its seconds."""
+        if self._ready is not None:
+            return
+        try:
+            self._ready = self._process.wait_until_ready(on_phase)
+        except BaseException as error:
+            self._is_shut_down = True
+            self._process.stop()
+            if isinstance(error, EngineDeadError):
+                self._death = error
+            raise
+        self._inputs = InputProcessor(
+            self.model_config,
+            self.config.model.seed,
+            self._ready.num_blocks * self._ready.block_size,
+        )
+        log.info(
+            "serving %s: %s on %s, KV cache of %d tokens, %d sequences at a time, context %d",
+            self.model_config.name,
+            self._ready.dtype,
+            self._ready.device,
+            self._ready.num_blocks * self._ready.block_size,
+            self._ready.max_num_seqs,
+            self.config.model.max_model_len,
+        )
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Stop the engine process; every pending `generate` raises EngineDeadError. Idempotent.
+
+        Blocks until the process is gone: at most about two seconds.
+        """
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        self._end_everything(EngineDeadError("the engine was shut down"))
+        self._process.stop()
+
+    def __del__(self) -> None:
+        # Also runs on an engine whose constructor raised.
+        if getattr(self, "_process", None) is not None:
+            self.shutdown()
+
+    # --- requests
+
+    async def generate(
+        self,
+        prompt: PromptType,
+        sampling_params: SamplingParams,
+        request_id: str,
+        *,
+        prompt_text: str | None = None,
+        lora_request: None = None,
+        tokenization_kwargs: dict[str, Any] | None = None,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+        data_parallel_rank: int | None = None,
+        reasoning_ended: bool | None = None,
+        reasoning_parser_kwargs: dict[str, Any] | None = None,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Run one request and yield its outputs; nothing happens before the first `__anext__`.
+
+        A yield is not a token: what a slow consumer has not read is merged. The last output has
+        `finished` set. Leaving the loop or cancelling the task aborts the request.
+
+        Raises ValidationError (a ValueError) for a bad prompt or parameter, EngineDeadError when
+        the engine process is gone, EngineGenerateError for anything unforeseen.
+        """
+        state: RequestState | None = None
+        try:
+            state = await self._submit(
+                prompt,
+                sampling_params,
+                request_id,
+                prompt_text=prompt_text,
+                priority=priority,
+                tokenization_kwargs=tokenization_kwargs,
+                unsupported={"lora_request": lora_request},
+            )
+            is_finished = False
+            while not is_finished:
+                output = state.take()
+                if output is None:
+                    await state.wait()
+                    continue
+                is_finished = output.finished
+                yield output
+        except (WheelpitError, ValueError):
+            raise
+        except Exception as error:
+            raise EngineGenerateError(
+                f"generating failed for request {request_id!r}: {type(error).__name__}: {error}"
+            ) from error
+        finally:
+            if state is not None:
+                self._drop(state)
+
+    async def add_request(
+        self,
+        request_id: str,
+        prompt: PromptType,
+        params: SamplingParams,
+        arrival_time: float | None = None,
+        lora_request: None = None,
+        tokenization_kwargs: dict[str, Any] | None = None,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+        data_parallel_rank: int | None = None,
+        prompt_text: str | None = None,
+        reasoning_ended: bool | None = None,
+        reasoning_parser_kwargs: dict[str, Any] | None = None,
+    ) -> RequestOutputCollector:
+        """Submit a request and return a handle to collect its outputs from."""
+        state = await self._submit(
+            prompt,
+            params,
+            request_id,
+            prompt_text=prompt_text,
+            priority=priority,
+            tokenization_kwargs=tokenization_kwargs,
+            unsupported={"lora_request": lora_request},
+        )
+        return RequestOutputCollector(state, self._drop)
+
+    async def abort(self, request_id: str | Iterable[str], internal: bool = False) -> None:
+        """End every request of this id (or these ids), wherever it is; unknown ids are ignored.
+
+        Its `generate` yields one last output with finish_reason "abort" and all tokens so far.
+        internal: the ids are sequence ids of the engine (`RequestOutputCollector.request_id`).
+        """
+        wanted = {request_id} if isinstance(request_id, str) else set(request_id)
+        for state in list(self._requests):
+            if internal:
+                is_wanted = any(c.sequence_id in wanted for c in state.completions)
+            else:
+                is_wanted = state.request_id in wanted
+            if is_wanted:
+                self._abort(state)
+
+    async def pause_generation(
+        self,
+        *,
+        mode: str = "abort",
+        wait_for_inflight_requests: bool | None = None,
+        clear_cache: bool = True,
+    ) -> None:
+        """Hold new requests back until `resume_generation`.
+
+        mode: "abort" ends what is in flight, "wait" lets it finish first. Idempotent.
+        """
+        if wait_for_inflight_requests:
+            mode = "wait"
+        if mode not in ("abort", "wait"):
+            raise ValueError(f"mode is {mode!r}, must be 'abort' or 'wait'")
+        if not self._is_paused:
+            self._is_paused = True
+            self._resumed.clear()
+        in_flight = list(self._requests)
+        if mode == "abort":
+            for state in in_flight:
+                self._abort(state)
+        for state in in_flight:
+            await state.wait_until_finished()
+        if clear_cache:
+            await self.reset_prefix_cache()
+
+    async def resume_generation(self) -> None:
+        """Let the held-back requests go; does nothing when not paused."""
+        self._is_paused = False
+        self._resumed.set()
+
+    async def is_paused(self) -> bool:
+        return self._is_paused
+
+    # --- questions
+
+    @property
+    def is_running(self) -> bool:
+        return not self.errored
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.errored
+
+    @property
+    def errored(self) -> bool:
+        """True when no request can be served any more."""
+        return self._is_shut_down or self._death is not None or not self._process.is_alive
+
+    @property
+    def dead_error(self) -> EngineDeadError:
+        """A fresh exception that says why the engine is gone."""
+        error = EngineDeadError()
+        error.__cause__ = self._death
+        if self._death is None and not self._process.is_alive:
+            error.__cause__ = EngineDeadError(f"the engine process {self._process.describe_end()}")
+        return error
+
+    async def check_health(self) -> None:
+        """Raise EngineDeadError if the engine process is gone."""
+        if self.errored:
+            raise self.dead_error
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return self.model_config.tokenizer
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer. Raises ValueError if the engine was built without one."""
+        if self.model_config.tokenizer is None:
+            raise ValueError("this engine has no tokenizer (skip_tokenizer_init)")
+        return self.model_config.tokenizer
+
+    async def get_model_config(self) -> ServedModel:
+        return self.model_config
+
+    async def get_vllm_config(self) -> EngineConfig:
+        return self.config
+
+    @property
+    def vllm_config(self) -> EngineConfig:
+        return self.config
+
+    async def get_supported_tasks(self) -> tuple[str, ...]:
+        return ("generate",)
+
+    async def is_tracing_enabled(self) -> bool:
+        return False
+
+    @property
+    def ready(self) -> Ready:
+        """What the engine resolved at its start: dtype, device, cache size."""
+        assert self._ready is not None, "the engine is not ready yet"
+        return self._ready
+
+    @property
+    def engine_pid(self) -> int:
+        """The engine process's id, for operators and fault tests."""
+        return self._process.pid
+
+    def stats(self) -> FrontEndStats:
+        """A snapshot of queues, cache and totals."""
+        return FrontEndStats(
+            num_requests=len(self._requests),
+            engine=self._engine_stats,
+            num_finished=self._num_finished,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_generation_tokens=self._num_generation_tokens,
+        )
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self._requests)
+
+    def add_stat_logger(self, logger: StatLogger) -> None:
+        """Let a watcher hear of every step and every finished request from now on."""
+        self._stat_loggers.append(logger)
+
+    async def do_log_stats(self) -> None:
+        """Write the current state to the log."""
+        engine = self._engine_stats
+        log.info(
+            "running %d, waiting %d, KV cache %.1f %%, %d requests finished",
+            engine.num_running,
+            engine.num_waiting,
+            100 * engine.kv_cache_usage,
+            self._num_finished,
+        )
+
+    async def reset_prefix_cache(
+        self, reset_running_requests: bool = False, reset_connector: bool = False
+    ) -> bool:
+        """Forget all cached prefixes; False if blocks are in use."""
+        if reset_running_requests or reset_connector:
+            raise NotImplementedError(
+                "reset_prefix_cache supports neither reset_running_requests nor reset_connector"
+            )
+        return bool(await self._call("reset_prefix_cache"))
+
+    # --- inside
+
+    async def _submit(
+        self,
+        prompt: PromptType,
+        sampling_params: SamplingParams,
+        request_id: str,
+        *,
+        prompt_text: str | None,
+        priority: int,
+        tokenization_kwargs: dict[str, Any] | None,
+        unsupported: dict[str, object],
+    ) -> RequestState:
+        for name, value in unsupported.items():
+            if value is not None:
+                raise ValueError(f"{name} is not supported")
+        await self.check_health()
+        self._attach()
+        while self._is_paused:
+            await self._resumed.wait()
+        now = time.monotonic()
+        params = self._inputs.check_params(sampling_params)
+        parsed = parse_prompt(prompt)
+        token_ids = await self._tokenize(parsed, tokenization_kwargs or {})
+        self._inputs.check_token_ids(token_ids)
+        # Tokenizing may have taken a while on another thread.
+        await self.check_health()
+        messages = self._inputs.build(
+            f"{request_id}-{secrets.token_hex(4)}",
+            token_ids,
+            params,
+            priority=priority,
+            arrival_s=now,
+            cache_salt=parsed.cache_salt,
+        )
+        text = parsed.text if parsed.text is not None else prompt_text
+        state = RequestState(request_id, text, messages, params, self.tokenizer, now)
+        self._register(state, messages)
+        if self.log_requests:
+            log.info("request %s: %d prompt tokens, %s", request_id, len(token_ids), params)
+        return state
+
+    async def _tokenize(self, parsed: ParsedPrompt, options: dict[str, Any]) -> list[int]:
+        if parsed.token_ids is not None:
+            return parsed.token_ids
+        assert parsed.text is not None
+        unknown = set(options) - {"add_special_tokens"}
+        if unknown:
+            raise ValueError(f"tokenization_kwargs {sorted(unknown)} are not supported")
+        self._inputs.check_text(parsed.text)
+        assert self.tokenizer is not None
+        return await self.tokenizer.encode_async(
+            parsed.text, add_special_tokens=options.get("add_special_tokens", True)
+        )
+
+    def _register(self, state: RequestState, messages: list[AddRequest]) -> None:
+        self._requests[state] = None
+        for completion, message in zip(state.completions, messages, strict=True):
+            self._sequences[completion.sequence_id] = (state, completion)
+            self._process.channel.send(message)
+
+    def _abort(self, state: RequestState) -> None:
+        """End a request with "abort" on behalf of somebody other than its consumer."""
+        self._forget(state, abort=True)
+        state.finish("abort")
+        self._report(state)
+
+    def _drop(self, state: RequestState) -> None:
+        """Clean up when the consumer is through with a request, finished or not."""
+        if state in self._requests:
+            self._abort(state)
+
+    def _forget(self, state: RequestState, *, abort: bool) -> None:
+        """Remove a request from the books; late outputs for it will find nothing."""
+        self._requests.pop(state, None)
+        unfinished = []
+        for completion in state.completions:
+            was_known = self._sequences.pop(completion.sequence_id, None)
+            if was_known is not None and completion.finish_reason is None:
+                unfinished.append(completion.sequence_id)
+        if abort and unfinished:
+            self._process.channel.send(Abort(unfinished))
+
+    def _attach(self) -> None:
+        """Serve the socket from the running loop; an engine belongs to one loop at a time."""
+        if self._ready is None:
+            raise RuntimeError("the engine is not ready: call wait_until_ready() first")
+        loop = asyncio.get_running_loop()
+        channel = self._process.channel
+        if channel.loop is loop:
+            return
+        if channel.loop is not None and not channel.loop.is_closed():
+            raise RuntimeError(
+                "this engine is in use by another event loop; an engine belongs to the loop of "
+                "its first request: send requests from there (asyncio.run_coroutine_threadsafe) "
+                "or build one engine per loop"
+            )
+        # Requests of a loop that was closed can have no consumer any more.
+        for state in list(self._requests):
+            self._forget(state, abort=True)
+        channel.detach()
+        self._resumed = asyncio.Event()
+        # Weak, or the loop would keep the engine alive and `del engine` would stop nothing.
+        reference = weakref.ref(self)
+
+        def on_message(message: StepOutput | CallResult) -> None:
+            if (engine := reference()) is not None:
+                engine._on_message(message)
+
+        def on_close() -> None:
+            if (engine := reference()) is not None:
+                engine._on_close()
+
+        channel.attach(loop, on_message, on_close)
+
+    def _on_message(self, message: StepOutput | CallResult) -> None:
+        if isinstance(message, StepOutput):
+            self._on_step(message)
+        elif isinstance(message, CallResult):
+            future = self._calls.pop(message.call_id, None)
+            if future is not None and not future.done():
+                future.set_result(message)
+
+    def _on_step(self, step: StepOutput) -> None:
+        """Hand out one step's tokens; one request's failure here is that request's alone."""
+        now = time.monotonic()
+        self._engine_stats = step.stats
+        record = StepRecord(step.stats)
+        aborts: list[str] = []
+        for output in step.outputs:
+            known = self._sequences.get(output.request_id)
+            if known is None:
+                continue
+            state, completion = known
+            try:
+                if self._apply(state, completion, output, now, record):
+                    aborts.append(completion.sequence_id)
+            except Exception as error:
+                # Per-request fault boundary: a detokenizer's fault, say.
+                log.exception("request %s failed in the front end", state.request_id)
+                self._fail(state, error)
+        if aborts:
+            self._process.channel.send(Abort(aborts))
+        self._num_prompt_tokens += record.num_prompt_tokens
+        self._num_generation_tokens += record.num_generation_tokens
+        self._tell(lambda logger: logger.on_step(record))
+
+    def _apply(
+        self,
+        state: RequestState,
+        completion: CompletionState,
+        output: TokenOutput,
+        now: float,
+        record: StepRecord,
+    ) -> bool:
+        if output.token_ids:
+            record.num_generation_tokens += len(output.token_ids)
+            if completion.last_token_s is not None:
+                record.itls_s.append(now - completion.last_token_s)
+            elif state.metrics.first_token_ts == 0.0:
+                record.ttfts_s.append(now - state.metrics.queued_ts)
+                record.num_prompt_tokens += len(state.prompt_token_ids)
+                record.num_cached_tokens += output.num_cached_tokens or 0
+        if output.error is not None:
+            log.warning("request %s ended with an error: %s", state.request_id, output.error)
+        must_abort = state.apply(completion, output, now)
+        if completion.finish_reason is not None:
+            self._sequences.pop(completion.sequence_id, None)
+        if state.is_finished:
+            self._requests.pop(state, None)
+            self._report(state)
+        return must_abort
+
+    def _fail(self, state: RequestState, error: Exception) -> None:
+        wrapped = EngineGenerateError(
+            f"generating failed for request {state.request_id!r}: {type(error).__name__}: {error}"
+        )
+        wrapped.__cause__ = error
+        self._forget(state, abort=True)
+        state.fail(wrapped)
+        self._report(state)
+
+    def _report(self, state: RequestState) -> None:
+        self._num_finished += 1
+        record = state.describe(time.monotonic())
+        self._tell(lambda logger: logger.on_request_finished(record))
+
+    def _tell(self, message: Callable[[StatLogger], None]) -> None:
+        """Pass something on to every watcher; one that raises is dropped, requests go on."""
+        for logger in list(self._stat_loggers):
+            try:
+                message(logger)
+            except Exception:
+                log.exception("stat logger %r failed and is removed", logger)
+                self._stat_loggers.remove(logger)
+
+    def _on_close(self) -> None:
+        """The engine process closed its socket: it is dead."""
+        reason = EngineDeadError(f"the engine process {self._process.describe_end()}")
+        log.error("%s; %d requests end with EngineDeadError", reason, len(self._requests))
+        self._end_everything(reason)
+
+    def _end_everything(self, reason: EngineDeadError) -> None:
+        self._death = self._death or reason
+        for state in list(self._requests):
+            self._forget(state, abort=False)
+            state.fail(self.dead_error)
+            self._report(state)
+        calls, self._calls = self._calls, {}
+        for future in calls.values():
+            if not future.done() and not future.get_loop().is_closed():
+                future.set_exception(self.dead_error)
+
+    async def _call(self, method: str) -> Any:
+        """Run one of the engine's control methods and return its answer."""
+        await self.check_health()
+        self._attach()
+        call_id = next(self._call_ids)
+        future: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
+        self._calls[call_id] = future
+        self._process.channel.send(Call(call_id, method))
+        result = await future
+        if result.error is not None:
+            raise EngineGenerateError(result.error)
+        return result.value
+
+
+class RequestOutputCollector:
+    """A handle to one submitted request, for callers that want no generator."""
+
+    def __init__(self, state: RequestState, drop: Callable[[RequestState], None]) -> None:
+        self._state = state
+        self._drop = drop
+
+    @property
+    def request_id(self) -> str:
+        """The engine's id of the (first) sequence."""
+        return self._state.completions[0].sequence_id
+
+    async def get(self) -> RequestOutput:
+        """Wait for something new and return it."""
+        while (output := self._state.take()) is None:
+            await self._state.wait()
+        return output
+
+    def get_nowait(self) -> RequestOutput | None:
+        return self._state.take()
+
+    def close(self) -> None:
+        """Abort the request if it still runs."""
+        self._drop(self._state)
+
+
+AsyncLLM = AsyncLLMEngine

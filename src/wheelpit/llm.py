@@ -1,0 +1,217 @@
+"""LLM: offline generation in the calling process. The same core as the online engine, no socket."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from wheelpit.engine.arg_utils import EngineArgs
+from wheelpit.engine.core import EngineCore
+from wheelpit.engine.input_processor import InputProcessor, parse_prompt
+from wheelpit.engine.request_state import CompletionState, RequestState
+from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
+from wheelpit.request import PromptType, RequestOutput, RequestOutputKind, SamplingParams
+from wheelpit.text.tokenizer import Tokenizer
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class LLM:
+    """Generate for a list of prompts and return when all are done.
+
+    Takes every field of EngineArgs as a keyword. Not for use from several threads.
+    """
+
+    def __init__(self, model: str = "builtin", **engine_args: Any) -> None:
+        """Load the model; blocks. Raises ConfigError, ModelLoadError, TypeError (unknown name)."""
+        engine_args.setdefault("disable_log_stats", True)
+        args = EngineArgs(model=model, **engine_args)
+        folder, hf = load_model_config(args)
+        config = args.create_engine_config(str(folder), hf.max_position_embeddings)
+        self.model_config: ServedModel = load_served_model(
+            args, folder, hf, config.model.max_model_len
+        )
+        # Here, so that importing this module brings no torch.
+        from wheelpit.runner.model_runner import ModelRunner
+
+        runner = ModelRunner(config)
+        self._core = EngineCore(config, runner, time.monotonic)
+        self._inputs = InputProcessor(
+            self.model_config, config.model.seed, runner.num_blocks * runner.block_size
+        )
+        self._request_ids = itertools.count()
+
+    def generate(
+        self,
+        prompts: PromptType | Sequence[PromptType],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+        lora_request: None = None,
+        priority: Sequence[int] | None = None,
+        tokenization_kwargs: dict[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Complete each prompt; outputs are in the prompts' order.
+
+        sampling_params: one for all, or one per prompt; None is `get_default_sampling_params()`.
+        use_tqdm: show a progress bar (on a terminal, for more than one prompt).
+        Raises ValueError or TypeError for a bad prompt or parameter; then nothing was run.
+        """
+        if lora_request is not None:
+            raise ValueError("lora_request is not supported")
+        listed = _as_prompts(prompts)
+        params = self._params_for_each(sampling_params, len(listed))
+        priorities = [0] * len(listed) if priority is None else list(priority)
+        if len(priorities) != len(listed):
+            raise ValueError(f"{len(listed)} prompts but {len(priorities)} priorities")
+        add_special_tokens = (tokenization_kwargs or {}).get("add_special_tokens", True)
+        waiting = [
+            self._prepare(prompt, one, rank, add_special_tokens)
+            for prompt, one, rank in zip(listed, params, priorities, strict=True)
+        ]
+        return self._run(waiting, show_progress=use_tqdm and len(waiting) > 1)
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Answer one conversation, or each of several, through the model's chat template."""
+        conversations: Sequence[Any] = messages
+        if messages and isinstance(messages[0], Mapping):
+            conversations = [messages]
+        template = self.model_config.chat_template()
+        prompts = [
+            template.render(
+                conversation,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **dict(chat_template_kwargs or {}),
+            )
+            for conversation in conversations
+        ]
+        return self.generate(
+            prompts,
+            sampling_params,
+            use_tqdm=use_tqdm,
+            # The template writes the special tokens itself.
+            tokenization_kwargs={"add_special_tokens": False},
+        )
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer. Raises ValueError if it was left out."""
+        if self.model_config.tokenizer is None:
+            raise ValueError("this engine has no tokenizer (skip_tokenizer_init)")
+        return self.model_config.tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the model's generation_config.json recommends."""
+        return SamplingParams(**self.model_config.default_sampling_params)
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached prefixes."""
+        return self._core.reset_prefix_cache()
+
+    def _params_for_each(
+        self, given: SamplingParams | Sequence[SamplingParams] | None, count: int
+    ) -> list[SamplingParams]:
+        if given is None:
+            given = self.get_default_sampling_params()
+        if isinstance(given, SamplingParams):
+            return [given] * count
+        if len(given) != count:
+            raise ValueError(
+                f"The lengths of prompts ({count}) and sampling_params ({len(given)}) must match"
+            )
+        return list(given)
+
+    def _prepare(
+        self, prompt: PromptType, given: SamplingParams, priority: int, add_special_tokens: bool
+    ) -> RequestState:
+        """Check one prompt and make its state; nothing reaches the core yet."""
+        params = self._inputs.check_params(given)
+        params.output_kind = RequestOutputKind.FINAL_ONLY
+        parsed = parse_prompt(prompt)
+        token_ids = parsed.token_ids
+        if token_ids is None:
+            assert parsed.text is not None
+            self._inputs.check_text(parsed.text)
+            token_ids = self.get_tokenizer().encode(parsed.text, add_special_tokens)
+        self._inputs.check_token_ids(token_ids)
+        request_id = str(next(self._request_ids))
+        now = time.monotonic()
+        messages = self._inputs.build(
+            request_id,
+            token_ids,
+            params,
+            priority=priority,
+            arrival_s=now,
+            cache_salt=parsed.cache_salt,
+        )
+        return RequestState(
+            request_id, parsed.text, messages, params, self.model_config.tokenizer, now
+        )
+
+    def _run(self, states: list[RequestState], *, show_progress: bool) -> list[RequestOutput]:
+        sequences: dict[str, tuple[RequestState, CompletionState]] = {}
+        for state in states:
+            for completion, message in zip(state.completions, state.messages, strict=True):
+                sequences[message.request_id] = (state, completion)
+                self._core.add(message)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, disable=not show_progress, transient=True) as progress:
+            task = progress.add_task("Processed prompts", total=len(states))
+            try:
+                while sequences:
+                    for finished in self._step(sequences):
+                        progress.advance(task, int(finished))
+            except BaseException:
+                # Ctrl-C, say: the next call must not find these still running.
+                self._core.abort(list(sequences))
+                raise
+        outputs = []
+        for state in states:
+            output = state.take()
+            assert output is not None, f"request {state.request_id} did not finish"
+            outputs.append(output)
+        return outputs
+
+    def _step(self, sequences: dict[str, tuple[RequestState, CompletionState]]) -> list[bool]:
+        """Run one step; True for each request that it finished."""
+        finished = []
+        now = time.monotonic()
+        for output in self._core.step().outputs:
+            known = sequences.get(output.request_id)
+            if known is None:
+                continue
+            state, completion = known
+            if state.apply(completion, output, now):
+                self._core.abort([output.request_id])
+            if completion.finish_reason is not None:
+                del sequences[output.request_id]
+                finished.append(state.is_finished)
+        return finished
+
+
+def _as_prompts(prompts: PromptType | Sequence[PromptType]) -> list[PromptType]:
+    """One prompt or many: a list of ints is one prompt, any other list is many."""
+    if isinstance(prompts, (str, dict)):
+        return [prompts]
+    listed: list[Any] = list(prompts)
+    if listed and all(isinstance(item, int) for item in listed):
+        return [listed]
+    return listed

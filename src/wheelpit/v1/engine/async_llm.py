@@ -1,0 +1,5 @@
+"""Where vLLM keeps these names; a script that imports them from there finds them here."""
+
+from wheelpit.engine.async_engine import AsyncLLM
+
+__all__ = ["AsyncLLM"]
