@@ -1,6 +1,5 @@
 """`wheelpit bench`: load an OpenAI-compatible server and print what its clients would see."""
 
-import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wheelpit.bench.load import LoadPlan, LoadResult, run_load
+from wheelpit.bench.load import LoadPlan, run_load_blocking
 from wheelpit.bench.report import print_report
 from wheelpit.bench.target import PromptFormat
 from wheelpit.bench.workload import Endpoint, LengthRange, Workload
@@ -78,7 +77,7 @@ def bench(
             api_key=api_key,
             timeout_s=timeout_s,
         )
-        result = _run(plan, workload)
+        result = run_load_blocking(plan, workload)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     except ServerError as error:
@@ -94,16 +93,6 @@ def bench(
     print_report(result, settings, is_json_only=json_only)
     if result.summary.num_succeeded == 0:
         raise typer.Exit(1)
-
-
-def _run(plan: LoadPlan, workload: Workload) -> LoadResult:
-    """Run on uvloop where it is installed: it halves the client's cost of a token."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(run_load(plan, workload))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run_load(plan, workload))
 
 
 def _lengths(range_text: str | None, tokens: int) -> LengthRange:
