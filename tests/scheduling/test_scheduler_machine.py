@@ -1,0 +1,258 @@
+"""The scheduler under random requests, aborts, errors and tiny caches.
+
+Every step is computed by CheckedModel, which demands that each token's whole context is in its
+sequence's blocks. Further oracles: each request ends exactly once; its tokens, finish and stop
+reasons are those it would have had alone; prompt log-probabilities come complete and once; each
+step does something, keeps its limits, and leaves no running sequence out that was not preempted.
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.scheduling.checked_model import (
+    VOCAB_SIZE,
+    CheckedModel,
+    Launched,
+    generate,
+    make_sequence,
+    score,
+)
+from wheelpit.config import CacheConfig, SchedulerConfig
+from wheelpit.errors import ValidationError
+from wheelpit.request import SamplingParams
+from wheelpit.scheduling.batch import SampledToken, ScheduledBatch
+from wheelpit.scheduling.outputs import SequenceOutput
+from wheelpit.scheduling.scheduler import Scheduler
+from wheelpit.scheduling.sequence import Sequence, SequenceStatus
+
+MAX_MODEL_LEN = 40
+
+prompts = st.builds(
+    # Few different beginnings, so that prefixes are shared; any ending.
+    lambda stem, length, rest: [(stem * 5 + i) % VOCAB_SIZE for i in range(length)] + rest,
+    st.integers(0, 1),
+    st.integers(0, 24),
+    st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=8),
+)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> tuple[SchedulerConfig, CacheConfig, int]:
+    is_chunked = draw(st.booleans())
+    seats = draw(st.integers(1, 5))
+    scheduler = SchedulerConfig(
+        max_num_seqs=seats,
+        max_num_batched_tokens=draw(st.integers(seats if is_chunked else MAX_MODEL_LEN, 48)),
+        enable_chunked_prefill=is_chunked,
+        long_prefill_token_threshold=draw(st.sampled_from([0, 0, 1, 3, 7])),
+        policy=draw(st.sampled_from(["fcfs", "priority"])),
+    )
+    block_size = draw(st.sampled_from([1, 2, 4, 8]))
+    num_tokens = draw(st.sampled_from([16, 32, 48, 96]))
+    cache = CacheConfig(block_size=block_size, enable_prefix_caching=draw(st.integers(0, 3)) > 0)
+    return scheduler, cache, num_tokens // block_size
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> Sequence:
+    """Draw a request; its id is given when it is added."""
+    max_tokens = draw(st.integers(1, 14))
+    wants_prompt_logprobs = draw(st.integers(0, 3)) == 0
+    stops = st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=2)
+    eos = draw(stops)
+    params = SamplingParams(
+        max_tokens=max_tokens,
+        min_tokens=draw(st.integers(0, max_tokens)),
+        stop_token_ids=draw(stops),
+        prompt_logprobs=0 if wants_prompt_logprobs else None,
+        skip_reading_prefix_cache=draw(st.sampled_from([None, False, True])),
+    )
+    return make_sequence(
+        "",
+        draw(prompts),
+        params,
+        max_tokens=max_tokens,
+        eos_token_ids=frozenset(eos),
+        primary_eos_token_id=eos[0] if eos else None,
+        priority=draw(st.integers(-1, 1)),
+        arrival_s=float(draw(st.integers(0, 3))),
+        cache_salt=draw(st.sampled_from([None, None, None, "tenant"])),
+    )
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(config=configs())
+    def build(self, config: tuple[SchedulerConfig, CacheConfig, int]) -> None:
+        self.config, cache, num_blocks = config
+        self.scheduler = Scheduler(self.config, cache, num_blocks, MAX_MODEL_LEN)
+        self.model = CheckedModel(num_blocks, cache.block_size)
+        self.max_num_tokens = min(MAX_MODEL_LEN, num_blocks * cache.block_size)
+        self.num_blocks = num_blocks
+        self.has_prefix_cache = cache.enable_prefix_caching
+        self.live: dict[str, Sequence] = {}
+        self.streams: dict[str, list[int]] = {}
+        self.num_added = 0
+
+    @rule(sequence=sequences())
+    def add(self, sequence: Sequence) -> None:
+        sequence.request_id = f"r{self.num_added}"
+        self.num_added += 1
+        fits = sequence.num_tokens + 1 <= self.max_num_tokens
+        try:
+            self.scheduler.add(sequence, 0.0)
+        except ValidationError:
+            assert not fits
+        else:
+            assert fits
+            self.live[sequence.request_id] = sequence
+            self.streams[sequence.request_id] = []
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        self.abort_one(data.draw(st.sampled_from(list(self.live))))
+
+    def abort_one(self, request_id: str) -> None:
+        assert self.scheduler.abort(request_id) is self.live.pop(request_id)
+        assert self.scheduler.abort(request_id) is None
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        sequence = self.live[data.draw(st.sampled_from(list(self.live)))]
+        output = self.scheduler.fail(sequence, "told to")
+        assert output is not None
+        self.take(output)
+
+    @rule(num_steps=st.integers(1, 6))
+    def steps(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            launched = self.schedule()
+            self.update(launched.batch, self.model.run(launched))
+            self.scheduler.check()
+
+    @rule(num_steps=st.integers(1, 2))
+    def schedule_and_drop(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            self.schedule()
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), newcomer=sequences())
+    def step_with_trouble(self, data: st.DataObject, newcomer: Sequence) -> None:
+        """Do one step with aborts while it is in flight, an arrival, and an error."""
+        launched = self.schedule()
+        in_flight = [item.sequence.request_id for item in launched.batch.sequences]
+        assert in_flight
+        if data.draw(st.booleans()):
+            self.abort_one(data.draw(st.sampled_from(in_flight)))
+        if data.draw(st.booleans()):
+            self.add(newcomer)
+        sampled = self.model.run(launched)
+        if self.live and data.draw(st.booleans()):
+            self.abort_one(data.draw(st.sampled_from(list(self.live))))
+        if data.draw(st.booleans()):
+            failing = data.draw(st.integers(0, len(sampled) - 1))
+            sampled[failing] = SampledToken(error="logits are not finite")
+        self.update(launched.batch, sampled)
+
+    @rule()
+    def reset_prefix_cache(self) -> None:
+        is_idle = self.scheduler.num_running == 0
+        assert self.scheduler.reset_prefix_cache() == (is_idle or not self.has_prefix_cache)
+
+    def schedule(self) -> Launched:
+        was_running = {
+            sequence for sequence in self.live.values() if sequence.status is SequenceStatus.RUNNING
+        }
+        num_preemptions = {s: s.num_preemptions for s in self.live.values()}
+        num_computed = {s: s.num_computed_tokens for s in was_running}
+        batch = self.scheduler.schedule(0.0)
+        self.scheduler.check()
+        scheduled = [item.sequence for item in batch.sequences]
+        preempted = {s for s, count in num_preemptions.items() if s.num_preemptions > count}
+        assert bool(scheduled) == bool(self.live), "a step did nothing though there is work"
+        assert len(set(scheduled)) == len(scheduled) <= self.config.max_num_seqs
+        assert batch.num_tokens <= self.config.max_num_batched_tokens
+        assert preempted <= was_running
+        assert preempted.isdisjoint(scheduled), "a preempted sequence is in the batch"
+        assert was_running - preempted <= set(scheduled), "a running sequence was left out"
+        if preempted:
+            assert set(scheduled) <= was_running, "a step has preempted and started"
+            assert max(s.rank for s in scheduled) < min(s.rank for s in preempted)
+        for item in batch.sequences:
+            self.check_item(item, num_computed)
+        return self.model.launch(batch)
+
+    def check_item(self, item, num_computed) -> None:
+        sequence, end = item.sequence, item.start + item.num_tokens
+        assert item.num_tokens >= 1
+        assert item.start == num_computed.get(sequence, sequence.num_computed_tokens)
+        assert item.samples == (end == sequence.num_tokens)
+        if not self.config.enable_chunked_prefill:
+            assert item.samples
+        elif self.config.long_prefill_token_threshold:
+            assert item.num_tokens <= self.config.long_prefill_token_threshold
+
+    def update(self, batch: ScheduledBatch, sampled: list[SampledToken]) -> None:
+        outputs = self.scheduler.update(batch, sampled, 0.0)
+        assert len({output.sequence for output in outputs}) == len(outputs)
+        for output in outputs:
+            self.take(output)
+
+    def take(self, output: SequenceOutput) -> None:
+        """Note an output; compare a finished request with the same one generated alone."""
+        sequence = output.sequence
+        request_id = sequence.request_id
+        assert request_id in self.live, "an output for a request that has ended"
+        stream = self.streams[request_id]
+        assert output.is_first == (not stream)
+        prompt = sequence.token_ids[: sequence.num_prompt_tokens]
+        if stream or output.error is not None or sequence.params.prompt_logprobs is None:
+            assert output.prompt_logprobs == ()
+        else:
+            expected = tuple(score(prompt, position) for position in range(1, len(prompt)))
+            assert output.prompt_logprobs == expected
+        stream += output.token_ids
+        tokens, finish_reason, stop_reason = generate(sequence, self.max_num_tokens)
+        if output.finish_reason in (None, "error"):
+            assert stream == tokens[: len(stream)]
+        else:
+            assert stream == tokens
+            assert (output.finish_reason, output.stop_reason) == (finish_reason, stop_reason)
+        if output.finish_reason is None:
+            assert len(stream) < len(tokens)
+        else:
+            assert sequence.is_finished
+            del self.live[request_id]
+
+    @invariant()
+    def is_consistent(self) -> None:
+        if hasattr(self, "scheduler"):
+            self.scheduler.check()
+            stats = self.scheduler.stats()
+            assert stats.num_running + stats.num_waiting == len(self.live)
+            assert 0 <= stats.prefix_cache_hits <= stats.prefix_cache_queries
+
+    def teardown(self) -> None:
+        """Let everything come to its end: in a bounded number of steps, with nothing left over."""
+        if not hasattr(self, "scheduler"):
+            return
+        # Whoever has the smallest rank closes its gap by a token a step and is never set back.
+        bound = sum(s.num_prompt_tokens + s.max_tokens for s in self.live.values()) + 1
+        for _ in range(bound * 2):
+            if not self.scheduler.has_work:
+                break
+            launched = self.schedule()
+            self.update(launched.batch, self.model.run(launched))
+        self.scheduler.check()
+        assert not self.live, "a request has not ended"
+        assert not self.scheduler.has_work
+        assert self.scheduler.stats().num_free_blocks == self.num_blocks
+        assert self.scheduler.reset_prefix_cache()
+
+
+SchedulerMachine.TestCase.settings = settings(
+    max_examples=400, stateful_step_count=30, deadline=None, derandomize=True
+)
+TestSchedulerMachine = SchedulerMachine.TestCase
