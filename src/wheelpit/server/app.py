@@ -1,0 +1,158 @@
+"""Put the routes and their middlewares together: `create_app(engine, options)`."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from wheelpit import __version__
+from wheelpit.server.auth import RequireApiKey
+from wheelpit.server.chat import ChatRoute
+from wheelpit.server.completions import CompletionRoute
+from wheelpit.server.errors import FaultBoundary, answer_http_exception
+from wheelpit.server.http_metrics import CountRequests, HttpMetrics
+from wheelpit.server.metrics import EngineMetrics, new_registry
+from wheelpit.server.openapi import DocsRoutes, describe
+from wheelpit.server.options import ServerOptions
+from wheelpit.server.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+)
+from wheelpit.server.request_id import AssignRequestId
+from wheelpit.server.responses import (
+    ChatAnswer,
+    CompletionAnswer,
+    DetokenizeAnswer,
+    TokenizeAnswer,
+)
+from wheelpit.server.served_engine import ServedEngine
+from wheelpit.server.service import Service
+from wheelpit.server.status import StatusRoutes
+from wheelpit.server.tokenize import TokenizeRoutes
+
+
+def create_app(engine: ServedEngine, options: ServerOptions | None = None) -> FastAPI:
+    """Build the ASGI application over an engine that is ready.
+
+    Registers a stat logger with the engine; neither starts nor stops it.
+    """
+    service = Service(engine, options or ServerOptions(), created=int(time.time()))
+    http_metrics = HttpMetrics()
+    app = FastAPI(
+        title="Wheelpit",
+        version=__version__,
+        # Own routes serve both: see openapi.py.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        root_path=service.options.root_path,
+        redirect_slashes=False,
+        middleware=_middlewares(service.options, http_metrics),
+        exception_handlers={HTTPException: answer_http_exception},
+    )
+    app.state.service = service
+    _add_generation_routes(app, service)
+    _add_status_routes(app, service, _registry(service, http_metrics))
+    _add_docs_routes(app, service.options)
+    return app
+
+
+def service_of(app: FastAPI) -> Service:
+    """The service behind an application that `create_app` built."""
+    service = app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+def _middlewares(options: ServerOptions, http_metrics: HttpMetrics) -> list[Middleware]:
+    """Outermost first. All pure ASGI: nothing is wrapped per chunk but `send`."""
+    middlewares = [
+        Middleware(AssignRequestId, echo=options.enable_request_id_headers),
+        Middleware(CountRequests, metrics=http_metrics),
+    ]
+    if options.allowed_origins:
+        middlewares.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=options.allowed_origins,
+                allow_methods=options.allowed_methods,
+                allow_headers=options.allowed_headers,
+                allow_credentials=options.allow_credentials,
+                expose_headers=("X-Request-Id",),
+            )
+        )
+    if options.api_keys:
+        middlewares.append(Middleware(RequireApiKey, api_keys=options.api_keys))
+    middlewares.append(Middleware(FaultBoundary))
+    return middlewares
+
+
+def _registry(service: Service, http_metrics: HttpMetrics) -> CollectorRegistry:
+    ready = service.engine.ready
+    capacity = ready.num_blocks * ready.block_size
+    engine_metrics = EngineMetrics(
+        prefix=service.options.metrics_prefix,
+        model_name=service.model_name,
+        max_model_len=service.model.max_model_len,
+        stats=service.engine.stats,
+        cache_info={
+            "block_size": str(ready.block_size),
+            "num_gpu_blocks": str(ready.num_blocks),
+            "kv_cache_size_tokens": str(capacity),
+            "kv_cache_max_concurrency": f"{capacity / service.model.max_model_len:.2f}",
+            "cache_dtype": ready.dtype,
+        },
+    )
+    service.engine.add_stat_logger(engine_metrics)
+    return new_registry(engine_metrics, http_metrics)
+
+
+def _add_generation_routes(app: FastAPI, service: Service) -> None:
+    tokenize = TokenizeRoutes(service)
+    for path, endpoint, description in (
+        (
+            "/v1/chat/completions",
+            ChatRoute(service).create,
+            describe(ChatRequest, ChatAnswer),
+        ),
+        (
+            "/v1/completions",
+            CompletionRoute(service).create,
+            describe(CompletionRequest, CompletionAnswer),
+        ),
+        ("/tokenize", tokenize.tokenize, describe(TokenizeRequest, TokenizeAnswer)),
+        ("/detokenize", tokenize.detokenize, describe(DetokenizeRequest, DetokenizeAnswer)),
+    ):
+        app.add_api_route(
+            path, endpoint, methods=["POST"], response_model=None, openapi_extra=description
+        )
+
+
+def _add_status_routes(app: FastAPI, service: Service, registry: CollectorRegistry) -> None:
+    status = StatusRoutes(service, registry)
+    for path, endpoint in (
+        ("/v1/models", status.models),
+        ("/v1/models/{name:path}", status.model),
+        ("/health", status.health),
+        ("/ping", status.health),
+        ("/version", status.version),
+        ("/load", status.load),
+        ("/metrics", status.metrics),
+    ):
+        app.add_api_route(path, endpoint, methods=["GET", "HEAD"], response_model=None)
+    app.add_api_route("/ping", status.health, methods=["POST"], response_model=None)
+
+
+def _add_docs_routes(app: FastAPI, options: ServerOptions) -> None:
+    docs = DocsRoutes(app)
+    if options.enable_openapi:
+        app.add_api_route("/openapi.json", docs.schema, include_in_schema=False)
+    if options.enable_docs and options.enable_openapi:
+        app.add_api_route("/docs", docs.page, include_in_schema=False)

@@ -1,0 +1,77 @@
+"""Read a request's JSON body, bounded, and decode it into a struct."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from wheelpit.server.errors import BadBodyError, BodyTooLargeError, ClientGoneError
+
+T = TypeVar("T")
+
+FIELD_PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+MISSING_FIELD = re.compile(r"missing required field `([^`]*)`$")
+
+
+async def read_json(request: Request, decoder: msgspec.json.Decoder[T], max_bytes: int) -> T:
+    """Return the decoded body.
+
+    Raises BadBodyError, BodyTooLargeError or ClientGoneError. The decoder is strict about types
+    and ignores fields it does not know.
+    """
+    _check_content_type(request.headers.get("content-type"))
+    return decode(await _read(request, max_bytes), decoder)
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode, translating whatever the decoder finds wrong into BadBodyError."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        found = FIELD_PATH.search(message) or MISSING_FIELD.search(message)
+        parameter = found.group(1) if found else None
+        raise BadBodyError(f"the body does not fit: {message}", parameter or None) from error
+    except msgspec.DecodeError as error:
+        raise BadBodyError(f"the body is not valid JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BadBodyError(f"the body is not valid UTF-8: {error.reason}") from error
+    except RecursionError as error:
+        raise BadBodyError("the body is nested too deeply") from error
+
+
+def _check_content_type(value: str | None) -> None:
+    media_type = (value or "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise BadBodyError(
+            f"the content type is {(value or 'missing')[:100]!r}: send the body as "
+            "JSON with the header Content-Type: application/json"
+        )
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared[:20]) > max_bytes:
+        raise _too_large(f"{declared[:20]} bytes", max_bytes)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client left while sending the body")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > max_bytes:
+            raise _too_large(f"more than {max_bytes} bytes", max_bytes)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(size: str, max_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"the body has {size}, limit is {max_bytes}: send less, or raise --max-body-bytes"
+    )

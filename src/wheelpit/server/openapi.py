@@ -1,0 +1,72 @@
+"""The API's description at /openapi.json, made from the same structs that decode the bodies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import Response
+
+from wheelpit.server.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+)
+from wheelpit.server.responses import (
+    ChatAnswer,
+    CompletionAnswer,
+    DetokenizeAnswer,
+    TokenizeAnswer,
+    json_response,
+)
+
+STRUCTS = (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+    ChatAnswer,
+    CompletionAnswer,
+    DetokenizeAnswer,
+    TokenizeAnswer,
+)
+
+REF = "#/components/schemas/{name}"
+
+
+def describe(body: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dict[str, Any]:
+    """What a route that reads its own body adds to its description."""
+    return {
+        "requestBody": {"required": True, "content": _json_content(body)},
+        "responses": {"200": {"description": "the answer", "content": _json_content(answer)}},
+    }
+
+
+class DocsRoutes:
+    """Serves the description, and optionally a page to try it out."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def schema(self) -> Response:
+        """This description."""
+        described = get_openapi(
+            title=self._app.title, version=self._app.version, routes=self._app.routes
+        )
+        _, components = msgspec.json.schema_components(STRUCTS, ref_template=REF)
+        described.setdefault("components", {}).setdefault("schemas", {}).update(components)
+        return json_response(described)
+
+    async def page(self) -> Response:
+        """A page to try the API out; the browser loads its scripts from a public CDN."""
+        return get_swagger_ui_html(
+            openapi_url=f"{self._app.root_path}/openapi.json", title=self._app.title
+        )
+
+
+def _json_content(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": REF.format(name=struct.__name__)}}}

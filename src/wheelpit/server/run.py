@@ -1,0 +1,186 @@
+"""Run the HTTP server until it is told to stop: `serve(engine, options, listen)`.
+
+The life of a server, once the model is loaded:
+
+    bind ── listen ── serve ── signal ── no new connections ── drain ── abort the rest ── end
+                        │                                      (up to shutdown_timeout_s)
+                        └─ engine dead ── the same without draining, exit code 1
+
+A second signal ends the process at once; the engine process sees its parent's end and follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from wheelpit.server.app import create_app, service_of
+from wheelpit.server.listen import Listen, bind, listen_error, release, url_of
+from wheelpit.server.options import ServerOptions
+from wheelpit.server.served_engine import ServedEngine
+
+log = logging.getLogger(__name__)
+
+ABORT_TIMEOUT_S = 2
+"""For clients to take the rest of their answers once these are aborted."""
+
+BACKLOG = 2048
+
+
+class HttpServer:
+    """One listening application. Used on one event loop; `stop` may be called from a signal."""
+
+    def __init__(
+        self, engine: ServedEngine, options: ServerOptions, listen: Listen, sock: socket.socket
+    ) -> None:
+        """Take over a socket that `bind` returned."""
+        self._engine = engine
+        self._listen = listen
+        self._sock = sock
+        self._is_stopping = False
+        self._exit_code = 0
+        app = create_app(engine, options)
+        self._active = service_of(app).active
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=listen.access_log,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=listen.keep_alive_s,
+                timeout_graceful_shutdown=math.ceil(listen.shutdown_timeout_s) + ABORT_TIMEOUT_S,
+                timeout_notify=1,
+                callback_notify=self._look_after_engine,
+                ssl_keyfile=listen.ssl_keyfile,
+                ssl_certfile=listen.ssl_certfile,
+                ssl_keyfile_password=listen.ssl_keyfile_password,
+                ssl_ca_certs=listen.ssl_ca_certs,
+                ssl_cert_reqs=listen.ssl_cert_reqs,
+                ssl_ciphers=listen.ssl_ciphers,
+            )
+        )
+
+    async def run(self, on_ready: Callable[[str], None] = lambda url: None) -> int:
+        """Serve until `stop`; return the exit code. on_ready hears the URL. ListenError."""
+        server = self._server
+        # uvicorn's own entry point would install signal handlers that end the process by signal.
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        try:
+            self._sock.listen(BACKLOG)
+        except OSError as error:
+            self._sock.close()
+            raise listen_error(self._listen, error) from error
+        url = url_of(self._listen, self._sock)
+        await server.startup(sockets=[self._sock])
+        log.info("listening on %s", url)
+        on_ready(url)
+        await server.main_loop()
+        ending = asyncio.create_task(self._end_requests())
+        try:
+            await server.shutdown(sockets=[self._sock])
+        finally:
+            ending.cancel()
+            await asyncio.gather(ending, return_exceptions=True)
+            release(self._listen)
+        return self._exit_code
+
+    def stop(self) -> None:
+        """Begin to end: no new connections, then the requests in flight. Idempotent."""
+        self._is_stopping = True
+        self._server.should_exit = True
+
+    async def _end_requests(self) -> None:
+        """Let running requests finish while there is time, then end them with "abort"."""
+        try:
+            async with asyncio.timeout(self._listen.shutdown_timeout_s):
+                await self._active.wait_until_idle()
+        except TimeoutError:
+            log.info("aborting %d requests", len(self._active))
+            await self._engine.abort(self._active.ids)
+
+    async def _look_after_engine(self) -> None:
+        """End the server when its engine is gone: an orchestrator will start a new one."""
+        if self._engine.errored and not self._is_stopping:
+            log.error("the engine is dead: the server ends")
+            self._exit_code = 1
+            self.stop()
+
+
+async def serve(
+    engine: ServedEngine,
+    options: ServerOptions | None = None,
+    listen: Listen | None = None,
+    sock: socket.socket | None = None,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> int:
+    """Serve an engine that is ready until SIGTERM or SIGINT; return the exit code.
+
+    sock: what `bind(listen)` returned; None binds here. Shuts the engine down at the end, however
+    it comes. Handles signals only in the main thread. Raises ListenError.
+    """
+    listen = listen or Listen()
+    try:
+        sock = sock or bind(listen)
+        server = HttpServer(engine, options or ServerOptions(), listen, sock)
+        with _stop_on_signal(server):
+            return await server.run(on_ready)
+    finally:
+        engine.shutdown()
+
+
+@contextmanager
+def _stop_on_signal(server: HttpServer) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def on_signal() -> None:
+        log.info("stopping; a second signal ends the process at once")
+        for number in signals:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        server.stop()
+
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def run(
+    engine: ServedEngine,
+    options: ServerOptions | None = None,
+    listen: Listen | None = None,
+    sock: socket.socket | None = None,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> int:
+    """`serve` on an event loop of its own, uvloop's where there is one. Blocks."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve(engine, options, listen, sock, on_ready))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,95 @@
+"""What all routes share: the engine, the options, and which requests are in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from wheelpit import __version__
+from wheelpit.errors import NotFoundError, ValidationError
+from wheelpit.server.options import ServerOptions
+from wheelpit.server.served_engine import ModelView, ServedEngine
+from wheelpit.text.tokenizer import Tokenizer
+
+
+class ActiveRequests:
+    """The engine's ids of what is being generated. Written only by `generation.run`."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    @property
+    def ids(self) -> list[str]:
+        return list(self._counts)
+
+    @contextmanager
+    def hold(self, request_id: str) -> Iterator[None]:
+        """List an id while the body runs; clients may use one id several times at once."""
+        self._counts[request_id] = self._counts.get(request_id, 0) + 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._counts[request_id] -= 1
+            if not self._counts[request_id]:
+                del self._counts[request_id]
+            if not self._counts:
+                self._idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """Return when nothing is being generated."""
+        await self._idle.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One engine behind one set of routes."""
+
+    engine: ServedEngine
+    options: ServerOptions
+    created: int
+    """Seconds since the epoch: when the server began to offer its models."""
+    active: ActiveRequests = field(default_factory=ActiveRequests)
+
+    @property
+    def model(self) -> ModelView:
+        return self.engine.model_config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; ValidationError on a server that has none."""
+        if self.model.tokenizer is None:
+            raise ValidationError(
+                "this server has no tokenizer: send token ids to /v1/completions", parameter=None
+            )
+        return self.model.tokenizer
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        return self.options.served_model_names or self.model.served_model_names
+
+    @property
+    def model_name(self) -> str:
+        """The name that answers and metrics carry."""
+        return self.model_names[0]
+
+    def check_model(self, name: str | None) -> None:
+        """Raise NotFoundError for a model that is not served; none given means the only one."""
+        if name and name not in self.model_names:
+            raise NotFoundError(f"The model `{name[:200]}` does not exist.")
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the same request may be answered differently."""
+        ready = self.engine.ready
+        parts = (__version__, self.model_name, ready.dtype, ready.device, self.model.max_model_len)
+        digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+        return f"wheelpit-{__version__}-{digest[:8]}"
