@@ -146,8 +146,9 @@ def _add_status_routes(app: FastAPI, service: Service, registry: CollectorRegist
         ("/load", status.load),
         ("/metrics", status.metrics),
     ):
-        app.add_api_route(path, endpoint, methods=["GET", "HEAD"], response_model=None)
-    app.add_api_route("/ping", status.health, methods=["POST"], response_model=None)
+        app.add_api_route(path, endpoint, methods=["GET"])
+        app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+    app.add_api_route("/ping", status.health, methods=["POST"], include_in_schema=False)
 
 
 def _add_docs_routes(app: FastAPI, options: ServerOptions) -> None:

@@ -103,8 +103,13 @@ class TextOffsets:
 
     def before(self, token_id: int) -> int:
         """Return where this token begins, and go past it."""
+        data = self._tokenizer.token_bytes(token_id)
         offset = self._num_chars
-        self._num_chars += len(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
+        has_pending = bool(self._decoder.getstate()[0])
+        if has_pending and data and data[0] & 0xC0 != 0x80:
+            # What was begun stays incomplete, and is shown as one U+FFFD before this token.
+            offset += 1
+        self._num_chars += len(self._decoder.decode(data))
         return offset
 
 

@@ -1,0 +1,135 @@
+"""Servers on real sockets: the real engine with a fake model, in a thread with its own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fake_worker import fake_worker
+from tests.tiny_model import make_model_folder
+from wheelpit import AsyncEngineArgs, AsyncLLMEngine
+from wheelpit.server.listen import Listen, bind
+from wheelpit.server.options import ServerOptions
+from wheelpit.server.run import HttpServer
+from wheelpit.server.served_engine import ServedEngine
+
+MODEL = "tiny"
+
+
+class RunningServer:
+    """A server in a thread. `engine` is for looking at, not for calling."""
+
+    def __init__(self, engine: Any, options: ServerOptions | None = None) -> None:
+        self.engine = engine
+        self.url = ""
+        self.exit_code: int | None = None
+        self._options = options or ServerOptions()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(60)
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+
+    def _run(self) -> None:
+        with asyncio.Runner() as runner:
+            self.exit_code = runner.run(self._serve(self.engine))
+
+    async def _serve(self, engine: ServedEngine) -> int:
+        listen = Listen(host="127.0.0.1", port=0)
+        self._loop = asyncio.get_running_loop()
+        self._server = HttpServer(engine, self._options, listen, bind(listen))
+
+        def on_ready(url: str) -> None:
+            self.url = url
+            self._ready.set()
+
+        try:
+            return await self._server.run(on_ready)
+        finally:
+            engine.shutdown()
+
+    def stop(self) -> None:
+        self.client.close()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._server.stop)
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        return self.client.post(path, json=body, headers=headers)
+
+    def chat(self, **fields: Any) -> httpx.Response:
+        body = {
+            "messages": [{"role": "user", "content": "hi"}],
+            "max_tokens": 4,
+            "seed": 1,
+            **fields,
+        }
+        return self.post("/v1/chat/completions", body)
+
+    def complete(self, **fields: Any) -> httpx.Response:
+        return self.post(
+            "/v1/completions", {"prompt": "hello", "max_tokens": 4, "seed": 1, **fields}
+        )
+
+    def is_serving(self) -> bool:
+        return self.complete().status_code == 200
+
+
+MakeServer = Callable[..., RunningServer]
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model_folder(tmp_path_factory.mktemp("served") / MODEL)
+
+
+def launch(folder: Path, worker: list[str], **args: Any) -> AsyncLLMEngine:
+    given = AsyncEngineArgs(model=str(folder), **{"served_model_name": MODEL, **args})
+    engine = AsyncLLMEngine.launch(given, worker=worker)
+    engine.wait_until_ready()
+    return engine
+
+
+@pytest.fixture(scope="session")
+def server(model_folder: Path) -> Iterator[RunningServer]:
+    """One server for all tests that leave it as it was."""
+    running = RunningServer(launch(model_folder, fake_worker()))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def slow_server(model_folder: Path) -> Iterator[RunningServer]:
+    """20 ms a step, so that a request is surely running when its first token arrives."""
+    running = RunningServer(launch(model_folder, fake_worker(step_ms=20), max_num_seqs=2))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def make_server(model_folder: Path) -> Iterator[MakeServer]:
+    """Start servers of one's own: make_server(options, step_ms=..., engine=...)."""
+    servers: list[RunningServer] = []
+
+    def make(
+        options: ServerOptions | None = None,
+        *,
+        engine: Any = None,
+        step_ms: float = 0,
+        **args: Any,
+    ) -> RunningServer:
+        if engine is None:
+            engine = launch(model_folder, fake_worker(step_ms=step_ms), **args)
+        servers.append(RunningServer(engine, options))
+        return servers[-1]
+
+    yield make
+    for running in servers:
+        running.stop()
