@@ -210,8 +210,11 @@ class AsyncLLMEngine:
         `finished` set. Leaving the loop or cancelling the task aborts the request.
 
         Raises ValidationError (a ValueError) for a bad prompt or parameter, EngineDeadError when
-        the engine process is gone, EngineGenerateError for anything unforeseen.
+        the engine process is gone, RuntimeError on a second event loop, EngineGenerateError for
+        anything unforeseen.
         """
+        await self.check_health()
+        self._attach()
         state: RequestState | None = None
         try:
             state = await self._submit(

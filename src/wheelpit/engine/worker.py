@@ -48,11 +48,11 @@ def main(load_runner: LoadRunner) -> int:
     # Ctrl-C goes to the whole process group; the front end decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(
-        level=int(sys.argv[2]),
+        level=int(sys.argv[-1]),
         format="%(levelname)s %(asctime)s [engine] %(message)s",
         datefmt="%H:%M:%S",
     )
-    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock = socket.socket(fileno=int(sys.argv[-2]))
     _exit_when_front_end_is_gone(sock)
     channel = BlockingChannel(sock, ToEngine)
     core = _start(channel, load_runner)
