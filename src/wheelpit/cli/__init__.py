@@ -1,0 +1,1 @@
+"""The `wheelpit` command: serve, chat, generate, bench, version."""

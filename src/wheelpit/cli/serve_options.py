@@ -1,0 +1,90 @@
+"""The kinds of options that `wheelpit serve` has: panels of its help, and how values are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+MODEL = "Model"
+CACHE = "KV cache"
+SCHEDULER = "Scheduling"
+LISTEN = "Listening"
+SECURITY = "Security"
+ANSWERS = "Answers"
+LOGS = "Logs and metrics"
+COMPATIBLE = "For vLLM's sake"
+
+Text = str | None
+Number = int | None
+Fraction = float | None
+Flag = bool | None
+
+FACTORS = {
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "K": 2**10,
+    "M": 2**20,
+    "G": 2**30,
+}
+"""vLLM's rule: small letters are decimal, capitals binary."""
+
+
+def option(panel: str, help_text: str, *names: str) -> Any:
+    """Describe an option; without names it is called like its parameter."""
+    return typer.Option(*names, rich_help_panel=panel, help=help_text, show_default=False)
+
+
+def switch(panel: str, subject: str, help_text: str) -> Any:
+    """Describe --enable-SUBJECT and --no-enable-SUBJECT."""
+    return option(panel, help_text, f"--enable-{subject}/--no-enable-{subject}")
+
+
+def count(panel: str, help_text: str) -> Any:
+    """Describe an option for a whole number such as 16k or 2G."""
+    return typer.Option(
+        rich_help_panel=panel, help=help_text, parser=parse_count, metavar="<count>"
+    )
+
+
+def json_option(panel: str, parser: Callable[[str], Any], help_text: str) -> Any:
+    """Describe an option whose value is JSON."""
+    return typer.Option(rich_help_panel=panel, help=help_text, parser=parser, metavar="<json>")
+
+
+def parse_count(text: str) -> int:
+    """4096, 16k (16,000), 16K (16,384), 1.5G: a whole number."""
+    factor = FACTORS.get(text[-1:], 1)
+    try:
+        count = float(text[:-1] if factor != 1 else text) * factor
+        if count == int(count):
+            return int(count)
+    except (ValueError, OverflowError):
+        pass
+    raise typer.BadParameter(f"{text!r} is not a whole number such as 4096, 16k or 2G")
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    """A JSON object, such as {"temperature": 0.5}."""
+    value = _parse_json(text)
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f'{text!r} is not a JSON object such as {{"temperature": 0.5}}')
+    return value
+
+
+def parse_json_strings(text: str) -> tuple[str, ...]:
+    """A JSON list of strings, such as ["*"]; a bare word is a list of one."""
+    value = _parse_json(text) if text.lstrip().startswith("[") else [text]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise typer.BadParameter(f'{text!r} is not a JSON list of strings such as ["*"]')
+    return tuple(value)
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not JSON: {error}") from error
