@@ -1,0 +1,77 @@
+# Everything a developer types. Stamps in .venv keep a second `make serve` from installing again.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MODEL ?= builtin
+PORT ?= 8000
+# First, so that pip does not choose: without a GPU you want a CPU build, a tenth of the size.
+TORCH ?= torch==2.13.0
+ARGS ?=
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help setup serve chat test lint check format wheel clean
+
+help:
+	@echo "make setup    a virtual environment in $(VENV) with Wheelpit in it"
+	@echo "make serve    serve MODEL=$(MODEL) on PORT=$(PORT)"
+	@echo "make chat     talk to it in the terminal"
+	@echo "make test     run the tests (ARGS=\"-k stop\" for some)"
+	@echo "make check    format, lint, types and tests, as the CI does"
+	@echo "make wheel    build a wheel into dist/"
+	@echo
+	@echo "TORCH=$(TORCH) chooses the build of torch, PYTHON=$(PYTHON) the interpreter."
+
+setup: $(VENV)/.installed
+
+serve: $(VENV)/.installed
+	@exec $(BIN)/wheelpit serve $(MODEL) --port $(PORT)
+
+chat: $(VENV)/.installed
+	@exec $(BIN)/wheelpit chat --url http://127.0.0.1:$(PORT)
+
+test: $(VENV)/.test-installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint-installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy --strict src
+
+check: lint test
+
+format: $(VENV)/.lint-installed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+wheel: $(VENV)/.test-installed
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+clean:
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+	"Wheelpit needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo missing)." \
+	"Install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; } >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo \
+	"$(PYTHON) -m venv failed: on Debian and Ubuntu, apt install python3-venv"; exit 1; } >&2
+	@echo "Installing $(TORCH) into $(VENV)"
+	@$(PIP_INSTALL) "$(TORCH)" || { echo \
+	"$(TORCH) was not found for this Python: try make TORCH=torch"; exit 1; } >&2
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	@echo "Installing Wheelpit into $(VENV)"
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	@echo "Installing what the tests need"
+	@$(PIP_INSTALL) --editable ".[test]" "hatchling>=1.26"
+	@touch $@
+
+$(VENV)/.lint-installed: $(VENV)/.installed
+	@$(PIP_INSTALL) --editable ".[lint]"
+	@touch $@
