@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from wheelpit.engine.arg_utils import EngineArgs
 from wheelpit.engine.core import EngineCore
 from wheelpit.engine.input_processor import InputProcessor, parse_prompt
-from wheelpit.engine.request_state import CompletionState, RequestState
+from wheelpit.engine.messages import Abort, AddRequest
+from wheelpit.engine.request_book import RequestBook
+from wheelpit.engine.request_state import RequestState
 from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
 from wheelpit.request import PromptType, RequestOutput, RequestOutputKind, SamplingParams
 from wheelpit.text.tokenizer import Tokenizer
@@ -44,6 +46,8 @@ class LLM:
             self.model_config, config.model.seed, runner.num_blocks * runner.block_size
         )
         self._request_ids = itertools.count()
+        self._log_stats = not args.disable_log_stats
+        self._book = RequestBook(self._send, time.monotonic)
 
     def generate(
         self,
@@ -158,15 +162,18 @@ class LLM:
             cache_salt=parsed.cache_salt,
         )
         return RequestState(
-            request_id, parsed.text, messages, params, self.model_config.tokenizer, now
+            request_id,
+            parsed.text,
+            messages,
+            params,
+            self.model_config.tokenizer,
+            now,
+            with_metrics=self._log_stats,
         )
 
     def _run(self, states: list[RequestState], *, show_progress: bool) -> list[RequestOutput]:
-        sequences: dict[str, tuple[RequestState, CompletionState]] = {}
         for state in states:
-            for completion, message in zip(state.completions, state.messages, strict=True):
-                sequences[message.request_id] = (state, completion)
-                self._core.add(message)
+            self._book.add(state)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -176,12 +183,12 @@ class LLM:
         with Progress(*columns, disable=not show_progress, transient=True) as progress:
             task = progress.add_task("Processed prompts", total=len(states))
             try:
-                while sequences:
-                    for finished in self._step(sequences):
-                        progress.advance(task, int(finished))
+                while len(self._book):
+                    self._book.on_step(self._core.step())
+                    progress.update(task, completed=len(states) - len(self._book))
             except BaseException:
                 # Ctrl-C, say: the next call must not find these still running.
-                self._core.abort(list(sequences))
+                self._book.abort_matching(lambda state: True)
                 raise
         outputs = []
         for state in states:
@@ -190,21 +197,11 @@ class LLM:
             outputs.append(output)
         return outputs
 
-    def _step(self, sequences: dict[str, tuple[RequestState, CompletionState]]) -> list[bool]:
-        """Run one step; True for each request that it finished."""
-        finished = []
-        now = time.monotonic()
-        for output in self._core.step().outputs:
-            known = sequences.get(output.request_id)
-            if known is None:
-                continue
-            state, completion = known
-            if state.apply(completion, output, now):
-                self._core.abort([output.request_id])
-            if completion.finish_reason is not None:
-                del sequences[output.request_id]
-                finished.append(state.is_finished)
-        return finished
+    def _send(self, message: AddRequest | Abort) -> None:
+        if isinstance(message, AddRequest):
+            self._core.add(message)
+        else:
+            self._core.abort(message.request_ids)
 
 
 def _as_prompts(prompts: PromptType | Sequence[PromptType]) -> list[PromptType]:

@@ -27,23 +27,19 @@ from wheelpit.config import EngineConfig
 from wheelpit.engine.arg_utils import AsyncEngineArgs, EngineArgs
 from wheelpit.engine.input_processor import InputProcessor, ParsedPrompt, parse_prompt
 from wheelpit.engine.messages import (
-    Abort,
-    AddRequest,
     Call,
     CallResult,
-    EngineStats,
     Ready,
     StepOutput,
-    TokenOutput,
 )
 from wheelpit.engine.process import WORKER, EngineProcess
-from wheelpit.engine.request_state import CompletionState, RequestState
+from wheelpit.engine.request_book import RequestBook
+from wheelpit.engine.request_state import RequestOutputCollector, RequestState
 from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
 from wheelpit.engine.stats import (
     FrontEndStats,
     LoggingStatLogger,
     StatLogger,
-    StepRecord,
 )
 from wheelpit.errors import EngineDeadError, EngineGenerateError, WheelpitError
 from wheelpit.request import PromptType, RequestOutput, SamplingParams
@@ -78,17 +74,10 @@ class AsyncLLMEngine:
         self._process = process
         self._ready: Ready | None = None
         self._inputs = InputProcessor(model, config.model.seed, capacity_tokens=2**63)
-        self._requests: dict[RequestState, None] = {}
-        self._sequences: dict[str, tuple[RequestState, CompletionState]] = {}
+        watchers = [LoggingStatLogger(time.monotonic)] if log_stats else []
+        self._book = RequestBook(process.channel.send, time.monotonic, [*stat_loggers, *watchers])
         self._calls: dict[int, asyncio.Future[CallResult]] = {}
         self._call_ids = itertools.count()
-        self._engine_stats = EngineStats()
-        self._num_finished = 0
-        self._num_prompt_tokens = 0
-        self._num_generation_tokens = 0
-        self._stat_loggers: list[StatLogger] = list(stat_loggers)
-        if log_stats:
-            self._stat_loggers.append(LoggingStatLogger(time.monotonic))
         self._is_shut_down = False
         self._death: EngineDeadError | None = None
         self._is_paused = False
@@ -242,7 +231,7 @@ class AsyncLLMEngine:
             ) from error
         finally:
             if state is not None:
-                self._drop(state)
+                self._book.abort(state)
 
     async def add_request(
         self,
@@ -269,7 +258,7 @@ class AsyncLLMEngine:
             tokenization_kwargs=tokenization_kwargs,
             unsupported={"lora_request": lora_request},
         )
-        return RequestOutputCollector(state, self._drop)
+        return RequestOutputCollector(state, self._book.abort)
 
     async def abort(self, request_id: str | Iterable[str], internal: bool = False) -> None:
         """End every request of this id (or these ids), wherever it is; unknown ids are ignored.
@@ -278,13 +267,13 @@ class AsyncLLMEngine:
         internal: the ids are sequence ids of the engine (`RequestOutputCollector.request_id`).
         """
         wanted = {request_id} if isinstance(request_id, str) else set(request_id)
-        for state in list(self._requests):
-            if internal:
-                is_wanted = any(c.sequence_id in wanted for c in state.completions)
-            else:
-                is_wanted = state.request_id in wanted
-            if is_wanted:
-                self._abort(state)
+        self._book.abort_matching(
+            lambda state: (
+                state.request_id in wanted
+                if not internal
+                else any(completion.sequence_id in wanted for completion in state.completions)
+            )
+        )
 
     async def pause_generation(
         self,
@@ -304,10 +293,10 @@ class AsyncLLMEngine:
         if not self._is_paused:
             self._is_paused = True
             self._resumed.clear()
-        in_flight = list(self._requests)
+        in_flight = self._book.requests
         if mode == "abort":
             for state in in_flight:
-                self._abort(state)
+                self._book.abort(state)
         for state in in_flight:
             await state.wait_until_finished()
         if clear_cache:
@@ -389,30 +378,25 @@ class AsyncLLMEngine:
 
     def stats(self) -> FrontEndStats:
         """A snapshot of queues, cache and totals."""
-        return FrontEndStats(
-            num_requests=len(self._requests),
-            engine=self._engine_stats,
-            num_finished=self._num_finished,
-            num_prompt_tokens=self._num_prompt_tokens,
-            num_generation_tokens=self._num_generation_tokens,
-        )
+        return self._book.stats()
 
     def has_unfinished_requests(self) -> bool:
-        return bool(self._requests)
+        return len(self._book) > 0
 
     def add_stat_logger(self, logger: StatLogger) -> None:
         """Let a watcher hear of every step and every finished request from now on."""
-        self._stat_loggers.append(logger)
+        self._book.add_stat_logger(logger)
 
     async def do_log_stats(self) -> None:
         """Write the current state to the log."""
-        engine = self._engine_stats
+        stats = self.stats()
+        engine = stats.engine
         log.info(
             "running %d, waiting %d, KV cache %.1f %%, %d requests finished",
             engine.num_running,
             engine.num_waiting,
             100 * engine.kv_cache_usage,
-            self._num_finished,
+            stats.num_finished,
         )
 
     async def reset_prefix_cache(
@@ -461,8 +445,10 @@ class AsyncLLMEngine:
             cache_salt=parsed.cache_salt,
         )
         text = parsed.text if parsed.text is not None else prompt_text
-        state = RequestState(request_id, text, messages, params, self.tokenizer, now)
-        self._register(state, messages)
+        state = RequestState(
+            request_id, text, messages, params, self.tokenizer, now, with_metrics=self.log_stats
+        )
+        self._book.add(state)
         if self.log_requests:
             log.info("request %s: %d prompt tokens, %s", request_id, len(token_ids), params)
         return state
@@ -480,34 +466,6 @@ class AsyncLLMEngine:
             parsed.text, add_special_tokens=options.get("add_special_tokens", True)
         )
 
-    def _register(self, state: RequestState, messages: list[AddRequest]) -> None:
-        self._requests[state] = None
-        for completion, message in zip(state.completions, messages, strict=True):
-            self._sequences[completion.sequence_id] = (state, completion)
-            self._process.channel.send(message)
-
-    def _abort(self, state: RequestState) -> None:
-        """End a request with "abort" on behalf of somebody other than its consumer."""
-        self._forget(state, abort=True)
-        state.finish("abort")
-        self._report(state)
-
-    def _drop(self, state: RequestState) -> None:
-        """Clean up when the consumer is through with a request, finished or not."""
-        if state in self._requests:
-            self._abort(state)
-
-    def _forget(self, state: RequestState, *, abort: bool) -> None:
-        """Remove a request from the books; late outputs for it will find nothing."""
-        self._requests.pop(state, None)
-        unfinished = []
-        for completion in state.completions:
-            was_known = self._sequences.pop(completion.sequence_id, None)
-            if was_known is not None and completion.finish_reason is None:
-                unfinished.append(completion.sequence_id)
-        if abort and unfinished:
-            self._process.channel.send(Abort(unfinished))
-
     def _attach(self) -> None:
         """Serve the socket from the running loop; an engine belongs to one loop at a time."""
         if self._ready is None:
@@ -523,8 +481,7 @@ class AsyncLLMEngine:
                 "or build one engine per loop"
             )
         # Requests of a loop that was closed can have no consumer any more.
-        for state in list(self._requests):
-            self._forget(state, abort=True)
+        self._book.discard(self._book.requests)
         channel.detach()
         self._resumed = asyncio.Event()
         # Weak, or the loop would keep the engine alive and `del engine` would stop nothing.
@@ -542,97 +499,21 @@ class AsyncLLMEngine:
 
     def _on_message(self, message: StepOutput | CallResult) -> None:
         if isinstance(message, StepOutput):
-            self._on_step(message)
+            self._book.on_step(message)
         elif isinstance(message, CallResult):
             future = self._calls.pop(message.call_id, None)
             if future is not None and not future.done():
                 future.set_result(message)
 
-    def _on_step(self, step: StepOutput) -> None:
-        """Hand out one step's tokens; one request's failure here is that request's alone."""
-        now = time.monotonic()
-        self._engine_stats = step.stats
-        record = StepRecord(step.stats)
-        aborts: list[str] = []
-        for output in step.outputs:
-            known = self._sequences.get(output.request_id)
-            if known is None:
-                continue
-            state, completion = known
-            try:
-                if self._apply(state, completion, output, now, record):
-                    aborts.append(completion.sequence_id)
-            except Exception as error:
-                # Per-request fault boundary: a detokenizer's fault, say.
-                log.exception("request %s failed in the front end", state.request_id)
-                self._fail(state, error)
-        if aborts:
-            self._process.channel.send(Abort(aborts))
-        self._num_prompt_tokens += record.num_prompt_tokens
-        self._num_generation_tokens += record.num_generation_tokens
-        self._tell(lambda logger: logger.on_step(record))
-
-    def _apply(
-        self,
-        state: RequestState,
-        completion: CompletionState,
-        output: TokenOutput,
-        now: float,
-        record: StepRecord,
-    ) -> bool:
-        if output.token_ids:
-            record.num_generation_tokens += len(output.token_ids)
-            if completion.last_token_s is not None:
-                record.itls_s.append(now - completion.last_token_s)
-            elif state.metrics.first_token_ts == 0.0:
-                record.ttfts_s.append(now - state.metrics.queued_ts)
-                record.num_prompt_tokens += len(state.prompt_token_ids)
-                record.num_cached_tokens += output.num_cached_tokens or 0
-        if output.error is not None:
-            log.warning("request %s ended with an error: %s", state.request_id, output.error)
-        must_abort = state.apply(completion, output, now)
-        if completion.finish_reason is not None:
-            self._sequences.pop(completion.sequence_id, None)
-        if state.is_finished:
-            self._requests.pop(state, None)
-            self._report(state)
-        return must_abort
-
-    def _fail(self, state: RequestState, error: Exception) -> None:
-        wrapped = EngineGenerateError(
-            f"generating failed for request {state.request_id!r}: {type(error).__name__}: {error}"
-        )
-        wrapped.__cause__ = error
-        self._forget(state, abort=True)
-        state.fail(wrapped)
-        self._report(state)
-
-    def _report(self, state: RequestState) -> None:
-        self._num_finished += 1
-        record = state.describe(time.monotonic())
-        self._tell(lambda logger: logger.on_request_finished(record))
-
-    def _tell(self, message: Callable[[StatLogger], None]) -> None:
-        """Pass something on to every watcher; one that raises is dropped, requests go on."""
-        for logger in list(self._stat_loggers):
-            try:
-                message(logger)
-            except Exception:
-                log.exception("stat logger %r failed and is removed", logger)
-                self._stat_loggers.remove(logger)
-
     def _on_close(self) -> None:
         """The engine process closed its socket: it is dead."""
         reason = EngineDeadError(f"the engine process {self._process.describe_end()}")
-        log.error("%s; %d requests end with EngineDeadError", reason, len(self._requests))
+        log.error("%s; %d requests end with EngineDeadError", reason, len(self._book))
         self._end_everything(reason)
 
     def _end_everything(self, reason: EngineDeadError) -> None:
         self._death = self._death or reason
-        for state in list(self._requests):
-            self._forget(state, abort=False)
-            state.fail(self.dead_error)
-            self._report(state)
+        self._book.fail_all(lambda: self.dead_error)
         calls, self._calls = self._calls, {}
         for future in calls.values():
             if not future.done() and not future.get_loop().is_closed():
@@ -650,32 +531,6 @@ class AsyncLLMEngine:
         if result.error is not None:
             raise EngineGenerateError(result.error)
         return result.value
-
-
-class RequestOutputCollector:
-    """A handle to one submitted request, for callers that want no generator."""
-
-    def __init__(self, state: RequestState, drop: Callable[[RequestState], None]) -> None:
-        self._state = state
-        self._drop = drop
-
-    @property
-    def request_id(self) -> str:
-        """The engine's id of the (first) sequence."""
-        return self._state.completions[0].sequence_id
-
-    async def get(self) -> RequestOutput:
-        """Wait for something new and return it."""
-        while (output := self._state.take()) is None:
-            await self._state.wait()
-        return output
-
-    def get_nowait(self) -> RequestOutput | None:
-        return self._state.take()
-
-    def close(self) -> None:
-        """Abort the request if it still runs."""
-        self._drop(self._state)
 
 
 AsyncLLM = AsyncLLMEngine

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from wheelpit.engine.messages import AddRequest, TokenOutput
 from wheelpit.engine.stats import FinishedRequest
@@ -129,8 +130,13 @@ class RequestState:
         params: SamplingParams,
         tokenizer: Tokenizer | None,
         now: float,
+        *,
+        with_metrics: bool = True,
     ) -> None:
-        """request_id: the caller's. messages: what was (or will be) sent for it."""
+        """request_id: the caller's. messages: what was (or will be) sent for it.
+
+        with_metrics: give out `metrics` with the outputs.
+        """
         self.request_id = request_id
         self.prompt = prompt
         self.prompt_token_ids = messages[0].prompt_token_ids
@@ -143,6 +149,7 @@ class RequestState:
         self.exception: BaseException | None = None
         self.num_cached_tokens: int | None = None
         self.metrics = RequestMetrics(arrival_time=time.time(), queued_ts=now)
+        self._with_metrics = with_metrics
         self._tokenizer = tokenizer
         self._prompt_logprobs: PromptLogprobs | None = None
         self._has_sent_prompt_logprobs = False
@@ -225,7 +232,7 @@ class RequestState:
             self._take_prompt_logprobs(is_delta=is_delta),
             [completion.take(is_delta=is_delta) for completion in chosen],
             is_finished,
-            self.metrics,
+            self.metrics if self._with_metrics else None,
             num_cached_tokens=self.num_cached_tokens,
         )
 
@@ -262,6 +269,32 @@ class RequestState:
         self._news.set()
         if self.is_finished:
             self._end.set()
+
+
+class RequestOutputCollector:
+    """A handle to one submitted request, for callers that want no generator."""
+
+    def __init__(self, state: RequestState, abort: Callable[[RequestState], None]) -> None:
+        self._state = state
+        self._abort = abort
+
+    @property
+    def request_id(self) -> str:
+        """The engine's id of the (first) sequence."""
+        return self._state.completions[0].sequence_id
+
+    async def get(self) -> RequestOutput:
+        """Wait for something new and return it."""
+        while (output := self._state.take()) is None:
+            await self._state.wait()
+        return output
+
+    def get_nowait(self) -> RequestOutput | None:
+        return self._state.take()
+
+    def close(self) -> None:
+        """Abort the request if it still runs."""
+        self._abort(self._state)
 
 
 def describe_logprobs(position: TokenLogprobs, tokenizer: Tokenizer | None) -> PositionLogprobs:
