@@ -4,10 +4,10 @@ import signal
 import socket
 
 import pytest
-from command import run
-from terminal import Terminal
 
-from fake_server import FakeServer
+from tests.cli.command import run
+from tests.cli.fake_server import FakeServer
+from tests.cli.terminal import Terminal
 from wheelpit.cli.chat import Conversation, _printable
 from wheelpit.cli.chat_client import ChatClient
 from wheelpit.errors import ClientError, ConfigError, ServerError

@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from command import run
 from typer.testing import CliRunner
 
+from tests.cli.command import run
 from wheelpit.cli.main import COMMANDS, build_app, main
 from wheelpit.cli.startup import StartupClock, process_age_s
 from wheelpit.errors import ConfigError, EngineStartError

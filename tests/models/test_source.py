@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from fake_hub import FakeHub
 
+from tests.models.fake_hub import FakeHub
 from wheelpit.errors import ModelLoadError
 from wheelpit.models import source
 from wheelpit.models.source import resolve_model

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from small_tokenizers import (
+
+from tests.text.small_tokenizers import (
     CHAT_TEMPLATE,
     byte_level_backend,
     sentencepiece_backend,
     wordpiece_backend,
 )
-
 from wheelpit.text.tokenizer import Tokenizer
 from wheelpit.text.tokenizer_files import TokenizerSettings
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_tokenizers import byte_level_backend, sentencepiece_backend
 
+from tests.text.small_tokenizers import byte_level_backend, sentencepiece_backend
 from wheelpit.errors import ModelLoadError, ValidationError
 from wheelpit.text.tokenizer import INLINE_CHARS, Tokenizer
 from wheelpit.text.tokenizer_files import TokenizerSettings
