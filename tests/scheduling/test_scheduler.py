@@ -298,7 +298,7 @@ def test_priority_preempts_the_largest_even_if_it_started_first():
 
 
 def test_a_sequence_starts_only_when_its_whole_prompt_fits():
-    scheduler, model = make(num_blocks=6, budget=8)
+    scheduler, model = make(num_blocks=6, long_prefill_token_threshold=8)
     scheduler.add(make_sequence("long", list(range(16)), max_tokens=2), 0.0)
     scheduler.add(make_sequence("short", [9] * 9), 0.0)
     # 4 blocks are promised to the first, though it has only 2 of them yet; the second needs 3.

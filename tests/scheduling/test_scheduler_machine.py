@@ -29,11 +29,11 @@ from wheelpit.scheduling.sequence import Sequence, SequenceStatus
 MAX_MODEL_LEN = 40
 
 prompts = st.builds(
-    # Few different beginnings, so that prefixes are shared; any ending.
+    # Few different beginnings, so that prefixes, and whole prompts, are shared; any ending.
     lambda stem, length, rest: [(stem * 5 + i) % VOCAB_SIZE for i in range(length)] + rest,
     st.integers(0, 1),
-    st.integers(0, 24),
-    st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=8),
+    st.one_of(st.sampled_from([8, 16, 24]), st.integers(1, 24)),
+    st.one_of(st.just([]), st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=8)),
 )
 
 
@@ -88,7 +88,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler = Scheduler(self.config, cache, num_blocks, MAX_MODEL_LEN)
         self.model = CheckedModel(num_blocks, cache.block_size)
         self.max_num_tokens = min(MAX_MODEL_LEN, num_blocks * cache.block_size)
-        self.num_blocks = num_blocks
+        self.num_blocks, self.block_size = num_blocks, cache.block_size
         self.has_prefix_cache = cache.enable_prefix_caching
         self.live: dict[str, Sequence] = {}
         self.streams: dict[str, list[int]] = {}
@@ -180,6 +180,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         if preempted:
             assert set(scheduled) <= was_running, "a step has preempted and started"
             assert max(s.rank for s in scheduled) < min(s.rank for s in preempted)
+        elif set(scheduled) - was_running:
+            missing = sum(-(-s.num_tokens // self.block_size) - len(s.block_ids) for s in scheduled)
+            assert missing <= self.scheduler.stats().num_free_blocks, "started more than fits"
         for item in batch.sequences:
             self.check_item(item, num_computed)
         return self.model.launch(batch)
