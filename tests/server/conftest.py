@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +31,35 @@ class RunningServer:
         self.url = ""
         self.exit_code: int | None = None
         self._options = options or ServerOptions()
+        self._failure: BaseException | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
         assert self._ready.wait(60)
+        assert self._failure is None, self._failure
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
     def _run(self) -> None:
-        with asyncio.Runner() as runner:
-            self.exit_code = runner.run(self._serve(self.engine))
+        try:
+            with asyncio.Runner() as runner:
+                self.exit_code = runner.run(self._serve(self.engine))
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._ready.set()
 
     async def _serve(self, engine: ServedEngine) -> int:
         listen = Listen(host="127.0.0.1", port=0)
         self._loop = asyncio.get_running_loop()
-        self._server = HttpServer(engine, self._options, listen, bind(listen))
 
         def on_ready(url: str) -> None:
             self.url = url
             self._ready.set()
 
         try:
-            return await self._server.run(on_ready)
+            with closing(bind(listen)) as sock:
+                self._server = HttpServer(engine, self._options, listen, sock)
+                return await self._server.run(on_ready)
         finally:
             engine.shutdown()
 
@@ -60,6 +69,7 @@ class RunningServer:
             self._loop.call_soon_threadsafe(self._server.stop)
         self._thread.join(30)
         assert not self._thread.is_alive()
+        assert self._failure is None, self._failure
 
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         return self.client.post(path, json=body, headers=headers)

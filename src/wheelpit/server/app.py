@@ -32,6 +32,7 @@ from wheelpit.server.responses import (
     DetokenizeAnswer,
     TokenizeAnswer,
 )
+from wheelpit.server.root_path import SetRootPath
 from wheelpit.server.served_engine import ServedEngine
 from wheelpit.server.service import Service
 from wheelpit.server.status import StatusRoutes
@@ -52,7 +53,6 @@ def create_app(engine: ServedEngine, options: ServerOptions | None = None) -> Fa
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        root_path=service.options.root_path,
         redirect_slashes=False,
         middleware=_middlewares(service.options, http_metrics),
         exception_handlers={HTTPException: answer_http_exception},
@@ -73,7 +73,10 @@ def service_of(app: FastAPI) -> Service:
 
 def _middlewares(options: ServerOptions, http_metrics: HttpMetrics) -> list[Middleware]:
     """Outermost first. All pure ASGI: nothing is wrapped per chunk but `send`."""
-    middlewares = [
+    middlewares = []
+    if options.root_path:
+        middlewares.append(Middleware(SetRootPath, root_path=options.root_path))
+    middlewares += [
         Middleware(AssignRequestId, echo=options.enable_request_id_headers),
         Middleware(CountRequests, metrics=http_metrics),
     ]
@@ -152,7 +155,7 @@ def _add_status_routes(app: FastAPI, service: Service, registry: CollectorRegist
 
 
 def _add_docs_routes(app: FastAPI, options: ServerOptions) -> None:
-    docs = DocsRoutes(app)
+    docs = DocsRoutes(app, options.root_path)
     if options.enable_openapi:
         app.add_api_route("/openapi.json", docs.schema, include_in_schema=False)
     if options.enable_docs and options.enable_openapi:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wheelpit.server.errors import unauthorized
+from wheelpit.server.root_path import route_path
 
 OPEN_PATHS = frozenset({"/health", "/ping", "/version"})
 
@@ -56,15 +57,6 @@ class RequireApiKey:
         # Not any(): it would stop at the first match.
         matches = [hmac.compare_digest(found, expected) for expected in self._hashes]
         return scheme.lower() == b"bearer" and True in matches
-
-
-def route_path(scope: Scope) -> str:
-    """The path as routes see it, without root_path."""
-    path: str = scope["path"]
-    root_path: str = scope.get("root_path", "").rstrip("/")
-    if root_path and path.startswith(root_path + "/"):
-        return path[len(root_path) :]
-    return path
 
 
 def _hash(key: bytes) -> bytes:

@@ -163,6 +163,9 @@ def log_error(error: Exception, place: str) -> None:
 def _message_of(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         return error.message
+    if isinstance(error, EngineDeadError) and error.__cause__ is not None:
+        # Its own message points to a log that the client cannot see.
+        return f"the engine is dead: {error.__cause__}"
     is_ours = type(error).__module__.startswith("wheelpit.") or fault_of(error).status < 500
     if is_ours and str(error):
         return str(error)

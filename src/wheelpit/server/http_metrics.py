@@ -9,8 +9,9 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wheelpit.server.auth import OPEN_PATHS, route_path
+from wheelpit.server.auth import OPEN_PATHS
 from wheelpit.server.histogram import Histogram
+from wheelpit.server.root_path import route_path
 
 UNCOUNTED = OPEN_PATHS | {"/metrics", "/load"}
 DURATION_BOUNDS_S = (0.1, 0.5, 1.0, 5.0, 30.0, 120.0)

@@ -49,14 +49,17 @@ def describe(body: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dict[s
 class DocsRoutes:
     """Serves the description, and optionally a page to try it out."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, root_path: str) -> None:
         self._app = app
+        self._root_path = root_path
 
     async def schema(self) -> Response:
         """This description."""
         described = get_openapi(
             title=self._app.title, version=self._app.version, routes=self._app.routes
         )
+        if self._root_path:
+            described["servers"] = [{"url": self._root_path}]
         _, components = msgspec.json.schema_components(STRUCTS, ref_template=REF)
         described.setdefault("components", {}).setdefault("schemas", {}).update(components)
         return json_response(described)
@@ -64,7 +67,7 @@ class DocsRoutes:
     async def page(self) -> Response:
         """A page to try the API out; the browser loads its scripts from a public CDN."""
         return get_swagger_ui_html(
-            openapi_url=f"{self._app.root_path}/openapi.json", title=self._app.title
+            openapi_url=f"{self._root_path}/openapi.json", title=self._app.title
         )
 
 

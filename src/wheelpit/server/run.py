@@ -18,7 +18,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import uvicorn
 
@@ -41,7 +41,7 @@ class HttpServer:
     def __init__(
         self, engine: ServedEngine, options: ServerOptions, listen: Listen, sock: socket.socket
     ) -> None:
-        """Take over a socket that `bind` returned."""
+        """sock: what `bind` returned; it stays the caller's to close."""
         self._engine = engine
         self._listen = listen
         self._sock = sock
@@ -82,7 +82,6 @@ class HttpServer:
         try:
             self._sock.listen(BACKLOG)
         except OSError as error:
-            self._sock.close()
             raise listen_error(self._listen, error) from error
         url = url_of(self._listen, self._sock)
         await server.startup(sockets=[self._sock])
@@ -135,9 +134,10 @@ async def serve(
     listen = listen or Listen()
     try:
         sock = sock or bind(listen)
-        server = HttpServer(engine, options or ServerOptions(), listen, sock)
-        with _stop_on_signal(server):
-            return await server.run(on_ready)
+        with closing(sock):
+            server = HttpServer(engine, options or ServerOptions(), listen, sock)
+            with _stop_on_signal(server):
+                return await server.run(on_ready)
     finally:
         engine.shutdown()
 
