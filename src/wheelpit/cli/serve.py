@@ -36,6 +36,7 @@ from wheelpit.cli.startup import StartupClock
 
 if TYPE_CHECKING:
     from wheelpit.engine.arg_utils import AsyncEngineArgs
+    from wheelpit.engine.async_engine import AsyncLLMEngine
     from wheelpit.server.listen import Listen
     from wheelpit.server.options import ServerOptions
 
@@ -213,7 +214,8 @@ def serve(
     """Serve MODEL over OpenAI's HTTP API."""
     clock = StartupClock(lambda line: print(line, flush=True))
     clock.phase("Python and the command line")
-    given = {name: value for name, value in context.params.items() if value is not None}
+    # A list option that is not given is an empty tuple.
+    given = {name: value for name, value in context.params.items() if value not in (None, ())}
     if "model_option" in given:
         given.setdefault("model", given.pop("model_option"))
     _set_up_logging(given.pop("log_level", "info"), given.pop("uvicorn_log_level", None))
@@ -243,30 +245,42 @@ def _serve(
     engine_args: AsyncEngineArgs, options: ServerOptions, listen: Listen, clock: StartupClock
 ) -> int:
     """Start and run; returns the exit code."""
-    from wheelpit.engine.async_engine import AsyncLLMEngine
     from wheelpit.server.listen import bind
 
     # First of all: a port in use is known before minutes are spent on loading.
     sock = bind(listen)
-    clock.phase("imports, port")
-    engine = AsyncLLMEngine.launch(engine_args)
     try:
-        clock.phase("model folder, tokenizer")
-        # The HTTP stack takes 0.3 s to import, while the engine process loads the model.
-        from wheelpit.server.run import run
-
-        engine.wait_until_ready(clock.line)
-        clock.phase("engine process: in all, beside the HTTP stack")
+        engine = _start(engine_args, clock)
     except BaseException:
-        engine.shutdown()
         sock.close()
         raise
+    # Imported by `_start` already, while the model loaded.
+    from wheelpit.server.run import run
 
     def announce(url: str) -> None:
         name = (options.served_model_names or engine_args.served_model_names)[0]
         print(_announcement(url, name, bool(options.api_keys), clock.total_s()), flush=True)
 
     return run(engine, options, listen, sock, on_ready=announce)
+
+
+def _start(engine_args: AsyncEngineArgs, clock: StartupClock) -> AsyncLLMEngine:
+    """Return an engine that is ready; the HTTP stack is imported while its process loads."""
+    from wheelpit.engine.async_engine import AsyncLLMEngine
+
+    clock.phase("imports")
+    engine = AsyncLLMEngine.launch(engine_args)
+    try:
+        clock.phase("config, tokenizer, engine process")
+        import wheelpit.server.run  # noqa: F401  # 0.3 s, for which the engine need not wait
+
+        clock.phase("HTTP stack, while the engine loads:")
+        engine.wait_until_ready(lambda name, seconds: clock.line(f"  {name}", seconds))
+        clock.phase("waiting for the engine")
+    except BaseException:
+        engine.shutdown()
+        raise
+    return engine
 
 
 def _announcement(url: str, model: str, needs_key: bool, total_s: float) -> str:

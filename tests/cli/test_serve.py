@@ -1,0 +1,247 @@
+"""`wheelpit serve`: its flags, what it prints, and how it ends."""
+
+import dataclasses
+import inspect
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import run
+from tests.tiny_model import make_model_folder
+from wheelpit.cli.chat_client import ChatClient
+from wheelpit.cli.serve import LISTEN_OPTIONS, SERVER_OPTIONS, _announcement, serve, split_options
+from wheelpit.engine.arg_utils import AsyncEngineArgs
+from wheelpit.errors import ConfigError
+from wheelpit.server.listen import Listen
+from wheelpit.server.options import ServerOptions
+
+WHEELPIT = (sys.executable, "-m", "tests.cli.serve_with_fake_engine")
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start `wheelpit serve` on the tiny model with a fake engine; ended with the test."""
+    folder = make_model_folder(tmp_path / "tiny")
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, fails: str = "") -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*WHEELPIT, f"--fails={fails}", "serve", str(folder), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def announcement(process: "subprocess.Popen[str]") -> list[str]:
+    """Read what is printed up to the curl line."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith("curl "):
+            return lines
+    assert process.stderr is not None
+    raise AssertionError(f"ended without being ready: {lines} {process.stderr.read()}")
+
+
+def test_it_prints_its_phases_and_a_command_that_works(start, tmp_path):
+    process = start("--port", "0", "--served-model-name", "tiny")
+    *phases, ready, curl = announcement(process)
+    assert len(phases) >= 4
+    assert all(re.fullmatch(r" +\d+\.\d\d s +\S.*", phase) for phase in phases), phases
+    match = re.fullmatch(r"Ready in \d+\.\d s: tiny at (http://127\.0\.0\.1:\d+)/v1.*Try:", ready)
+    assert match, ready
+    assert "open to the network without an API key" in ready
+    assert list(ChatClient(match[1]).stream_chat({"model": "tiny", "messages": [HELLO]}))
+    if shutil.which("curl"):
+        done = subprocess.run(curl, shell=True, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["choices"][0]["message"]["role"] == "assistant"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+HELLO = {"role": "user", "content": "hi"}
+
+
+def test_a_unix_socket_is_announced_with_a_command_that_works(start, tmp_path):
+    process = start("--uds", str(tmp_path / "s"), "--api-key", "secret")
+    *_, curl = announcement(process)
+    assert f"--unix-socket {tmp_path / 's'} http://localhost/v1" in curl
+    if shutil.which("curl"):
+        done = subprocess.run(
+            curl,
+            shell=True,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "WHEELPIT_API_KEY": "secret"},
+        )
+        assert "choices" in json.loads(done.stdout)
+
+
+def test_a_port_in_use_is_told_at_once(start):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start("--host", "127.0.0.1", "--port", str(port))
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert f"wheelpit: error: port {port} is in use" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("fails", ["clearly", "silently"])
+def test_an_engine_that_does_not_start_is_one_line(start, fails):
+    process = start("--port", "0", fails=fails)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert [line for line in errors.splitlines() if line.startswith("wheelpit: error: ")]
+
+
+def test_a_model_that_is_not_there_is_one_line():
+    done = run("serve", "/no/such/folder", "--port", "0", "--host", "127.0.0.1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("wheelpit: error: '/no/such/folder' does not exist: give")
+
+
+# --- flags
+
+
+def given(*arguments: str) -> tuple[Listen, ServerOptions, AsyncEngineArgs]:
+    """Return the options that a command line leads to."""
+    found = []
+
+    def keep(options):
+        found.append(split_options(options))
+        raise ConfigError("enough")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wheelpit.cli.serve.split_options", keep)
+        done = run("serve", *arguments)
+    assert found, done.stderr
+    return found[0]
+
+
+def test_without_flags_all_defaults_are_those_of_the_options():
+    assert given() == (Listen(), ServerOptions(), AsyncEngineArgs())
+
+
+def test_each_flag_reaches_the_option_of_its_name():
+    listen, options, args = given(
+        *(
+            "some/model",
+            "--host",
+            "::1",
+            "--port",
+            "9",
+            "--ssl-certfile",
+            "c",
+            "--ssl-keyfile",
+            "k",
+        ),
+        *("--ssl-keyfile", "k"),
+        *("--api-key", "a", "--api-key", "b", "--root-path", "/x", "--metrics-prefix", "vllm"),
+        *("--allowed-origins", '["https://a"]', "--max-body-bytes", "1M"),
+        *("--served-model-name", "m", "--served-model-name", "n", "--max-model-len", "16k"),
+        *("--kv-cache-memory-bytes", "1.5G", "--max-num-batched-tokens", "8k"),
+        *("--no-enable-prefix-caching", "--enable-chunked-prefill", "--scheduling-policy"),
+        *("priority", "--override-generation-config", '{"top_k": 5}', "--enable-log-requests"),
+        *("--seed", "3", "--shutdown-timeout", "2.5", "--disable-fastapi-docs"),
+    )
+    assert listen == Listen(
+        host="::1", port=9, ssl_certfile="c", ssl_keyfile="k", shutdown_timeout_s=2.5
+    )
+    assert options == ServerOptions(
+        api_keys=("a", "b"),
+        root_path="/x",
+        metrics_prefix="vllm",
+        allowed_origins=("https://a",),
+        max_body_bytes=2**20,
+        enable_openapi=False,
+    )
+    assert args == AsyncEngineArgs(
+        model="some/model",
+        served_model_name=["m", "n"],
+        max_model_len="16k",
+        kv_cache_memory_bytes=1536 * 2**20,
+        max_num_batched_tokens=8000,
+        enable_prefix_caching=False,
+        enable_chunked_prefill=True,
+        scheduling_policy="priority",
+        override_generation_config={"top_k": 5},
+        enable_log_requests=True,
+        seed=3,
+    )
+
+
+def test_flags_may_be_spelt_as_vllm_also_allows():
+    assert given("--model", "m", "--max_model_len=4096")[2] == AsyncEngineArgs(
+        model="m", max_model_len="4096"
+    )
+
+
+def test_keys_may_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("WHEELPIT_API_KEY", "secret")
+    assert given()[1].api_keys == ("secret",)
+
+
+def test_every_flag_has_an_option_behind_it():
+    own = {"context", "log_level", "uvicorn_log_level", "model_option", "api_key", "enable_docs"}
+    fields = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    for name in inspect.signature(serve).parameters:
+        assert name in own | fields | set(LISTEN_OPTIONS) | set(SERVER_OPTIONS), name
+    assert set(LISTEN_OPTIONS) <= {field.name for field in dataclasses.fields(Listen)}
+    assert set(SERVER_OPTIONS) <= {field.name for field in dataclasses.fields(ServerOptions)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--port", "99999"], "port is 99999, must be in [0, 65535]"),
+        (["--max-body-bytes", "lots"], "'lots' is not a whole number such as 4096, 16k or 2G"),
+        (["--allowed-origins", '{"a": 1}'], ""),
+        (["--override-generation-config", "[1]"], "is not a JSON object"),
+        (["--override-generation-config", "{"], "is not JSON"),
+        (["--log-level", "loud"], "must be debug, info, warning, error or critical"),
+        (["--metrics-prefix", "x"], "must be wheelpit or vllm"),
+        (["--tensor-parallel-size", "2"], "tensor_parallel_size"),
+        (["--no-such-flag"], "No such option"),
+    ],
+)
+def test_a_wrong_flag_ends_with_status_2_and_says_why(monkeypatch, arguments, message):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("wheelpit.cli.serve._serve", lambda *options: 0)
+    done = run("serve", *arguments)
+    if message:
+        assert done.returncode == 2
+        assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_the_announcement_can_be_pasted_whatever_the_name():
+    text = _announcement("http://[::]:80", "it's a model", False, 1.0)
+    assert "at http://[::1]:80/v1; open to the network" in text
+    assert """"it'"'"'s a model""" in text
+    guarded = _announcement("https://10.0.0.1:8000", "m", True, 1.0)
+    assert "open to the network" not in guarded
+    assert '-H "Authorization: Bearer $WHEELPIT_API_KEY"' in guarded
