@@ -11,10 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fake_worker import fake_worker
 from tests.tiny_model import make_model_folder
 from wheelpit import AsyncEngineArgs, AsyncLLMEngine
+from wheelpit.server.app import service_of
 from wheelpit.server.listen import Listen, bind
 from wheelpit.server.options import ServerOptions
 from wheelpit.server.run import HttpServer
@@ -26,11 +28,14 @@ MODEL = "tiny"
 class RunningServer:
     """A server in a thread. `engine` is for looking at, not for calling."""
 
-    def __init__(self, engine: Any, options: ServerOptions | None = None) -> None:
+    def __init__(
+        self, engine: Any, options: ServerOptions | None = None, listen: Listen | None = None
+    ) -> None:
         self.engine = engine
         self.url = ""
         self.exit_code: int | None = None
         self._options = options or ServerOptions()
+        self._listen = listen or Listen(host="127.0.0.1", port=0)
         self._failure: BaseException | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -49,7 +54,6 @@ class RunningServer:
             self._ready.set()
 
     async def _serve(self, engine: ServedEngine) -> int:
-        listen = Listen(host="127.0.0.1", port=0)
         self._loop = asyncio.get_running_loop()
 
         def on_ready(url: str) -> None:
@@ -57,8 +61,8 @@ class RunningServer:
             self._ready.set()
 
         try:
-            with closing(bind(listen)) as sock:
-                self._server = HttpServer(engine, self._options, listen, sock)
+            with closing(bind(self._listen)) as sock:
+                self._server = HttpServer(engine, self._options, self._listen, sock)
                 return await self._server.run(on_ready)
         finally:
             engine.shutdown()
@@ -67,7 +71,11 @@ class RunningServer:
         self.client.close()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._server.stop)
-        self._thread.join(30)
+        self.join()
+
+    def join(self) -> None:
+        """Wait for the server's end."""
+        self._thread.join(60)
         assert not self._thread.is_alive()
         assert self._failure is None, self._failure
 
@@ -87,6 +95,28 @@ class RunningServer:
         return self.post(
             "/v1/completions", {"prompt": "hello", "max_tokens": 4, "seed": 1, **fields}
         )
+
+    def engine_request_ids(self) -> list[str]:
+        """What is being generated at this moment."""
+        return service_of(self._server.app).active.ids
+
+    @staticmethod
+    def metric(text: str, name: str, **labels: str) -> float:
+        """The sum of a metric's series that have these labels; KeyError if there is none."""
+        values = [
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        if not values:
+            raise KeyError(f"{name} {labels}")
+        return sum(values)
+
+    def metrics(self) -> str:
+        response = self.client.get("/metrics")
+        assert response.status_code == 200
+        return response.text
 
     def is_serving(self) -> bool:
         return self.complete().status_code == 200
@@ -125,7 +155,7 @@ def slow_server(model_folder: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def make_server(model_folder: Path) -> Iterator[MakeServer]:
-    """Start servers of one's own: make_server(options, step_ms=..., engine=...)."""
+    """Start servers of one's own: make_server(options, step_ms=...)."""
     servers: list[RunningServer] = []
 
     def make(
@@ -133,11 +163,12 @@ def make_server(model_folder: Path) -> Iterator[MakeServer]:
         *,
         engine: Any = None,
         step_ms: float = 0,
+        listen: Listen | None = None,
         **args: Any,
     ) -> RunningServer:
         if engine is None:
             engine = launch(model_folder, fake_worker(step_ms=step_ms), **args)
-        servers.append(RunningServer(engine, options))
+        servers.append(RunningServer(engine, options, listen))
         return servers[-1]
 
     yield make

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import queue
 from typing import Any
 
 import pytest
 
 from tests.server.conftest import MakeServer, RunningServer
 from tests.server.sse_reader import events_of
-from wheelpit.engine.stats import FinishedRequest, StepRecord
+from tests.server.watcher import Watcher
 from wheelpit.server.options import ServerOptions
-
-
-class Watcher:
-    """Hears of finished requests."""
-
-    def __init__(self) -> None:
-        self.finished: queue.Queue[FinishedRequest] = queue.Queue()
-
-    def on_step(self, record: StepRecord) -> None: ...
-
-    def on_request_finished(self, record: FinishedRequest) -> None:
-        self.finished.put(record)
 
 
 def test_the_header_names_the_request_everywhere(make_server: MakeServer) -> None:
@@ -33,12 +20,12 @@ def test_the_header_names_the_request_everywhere(make_server: MakeServer) -> Non
     response = running.post("/v1/completions", body, **{"X-Request-Id": "from-header"})
     assert response.headers["x-request-id"] == "from-header"
     assert response.json()["id"] == "cmpl-from-header"
-    assert watcher.finished.get(timeout=30).request_id == "cmpl-from-header-0"
+    assert watcher.next().request_id == "cmpl-from-header-0"
 
     response = running.chat(request_id="from-body")
     assert response.headers["x-request-id"] == "from-body"
     assert response.json()["id"] == "chatcmpl-from-body"
-    assert watcher.finished.get(timeout=30).request_id == "chatcmpl-from-body"
+    assert watcher.next().request_id == "chatcmpl-from-body"
 
 
 def test_without_one_a_random_id_is_the_same_in_body_and_header(server: RunningServer) -> None:
@@ -58,7 +45,7 @@ def test_errors_carry_the_id_too(server: RunningServer) -> None:
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 257, "caf\xe9", "a\tb"])
 def test_an_unusable_id_is_refused_and_not_echoed(server: RunningServer, given: str) -> None:
-    headers = {"x-request-id": given.encode("latin-1")}
+    headers = {b"x-request-id": given.encode("latin-1")}
     response = server.client.post("/v1/completions", json={"prompt": "x"}, headers=headers)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "X-Request-Id"

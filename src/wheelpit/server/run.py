@@ -47,11 +47,11 @@ class HttpServer:
         self._sock = sock
         self._is_stopping = False
         self._exit_code = 0
-        app = create_app(engine, options)
-        self._active = service_of(app).active
+        self.app = create_app(engine, options)
+        self._active = service_of(self.app).active
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                self.app,
                 http="httptools",
                 ws="none",
                 lifespan="off",
