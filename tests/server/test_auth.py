@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.server.conftest import MakeServer, RunningServer
-from wheelpit.server.auth import api_keys_from
 from wheelpit.server.options import ServerOptions
 from wheelpit.server.root_path import route_path
 
@@ -87,11 +86,3 @@ def test_route_path_strips_the_prefix_once() -> None:
     assert path("/api/api/health", "/api") == "/api/health"
     assert path("/apihealth", "/api") == "/apihealth"
     assert path("/health", "") == "/health"
-
-
-def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHEELPIT_API_KEY", "from-env")
-    assert api_keys_from(["a", "b"]) == ("a", "b")
-    assert api_keys_from([]) == ("from-env",)
-    monkeypatch.delenv("WHEELPIT_API_KEY")
-    assert api_keys_from([]) == ()

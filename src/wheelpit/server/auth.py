@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,17 +15,6 @@ from wheelpit.server.errors import unauthorized
 from wheelpit.server.root_path import route_path
 
 OPEN_PATHS = frozenset({"/health", "/ping", "/version"})
-
-API_KEY_VARIABLE = "WHEELPIT_API_KEY"
-
-
-def api_keys_from(flags: Iterable[str]) -> tuple[str, ...]:
-    """The keys given as flags, or else the one in the environment."""
-    keys = tuple(flags)
-    if keys:
-        return keys
-    key = os.environ.get(API_KEY_VARIABLE, "")
-    return (key,) if key else ()
 
 
 class RequireApiKey:

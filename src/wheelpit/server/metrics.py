@@ -110,7 +110,7 @@ class EngineMetrics(Collector):
                 histogram.observe(seconds)
         self._prompt_tokens.observe(record.num_prompt_tokens)
         self._generation_tokens.observe(record.num_generation_tokens)
-        self._max_generation_tokens.observe(record.num_generation_tokens / max(1, record.n))
+        self._max_generation_tokens.observe(record.max_num_generation_tokens)
         self._computed_tokens.observe(record.num_prompt_tokens - record.num_cached_tokens)
         if record.max_tokens is not None:
             self._max_tokens.observe(record.max_tokens)
@@ -202,7 +202,7 @@ class EngineMetrics(Collector):
             ("request_generation_tokens", "Tokens it generated.", self._generation_tokens),
             (
                 "request_max_num_generation_tokens",
-                "Tokens per completion of a request.",
+                "Tokens of a request's longest completion.",
                 self._max_generation_tokens,
             ),
             ("request_params_max_tokens", "max_tokens asked for.", self._max_tokens),
