@@ -46,16 +46,18 @@ def test_a_malformed_chunk_size_is_an_error() -> None:
 
 @pytest.mark.parametrize("size", [1, 4, 1000])
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
-def test_only_events_with_text_are_counted(line_end: bytes, size: int) -> None:
+def test_only_events_that_bring_tokens_are_counted(line_end: bytes, size: int) -> None:
     events = [
         b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}',
         b'data: {"choices":[{"delta":{"content":"hi"}}]}',
         b": ping",
         b'data: {"choices":[{"index":0,"text":" \\"content\\": \\"x"}]}',
-        b'data: {"choices":[{"text": ""}]}',
+        b'data: {"choices":[{"text": "","finish_reason":null}]}',
+        b'data: {"choices":[{"text": "","finish_reason":"length"}]}',
+        b'data: {"choices":[{"text":"end","finish_reason":"stop"}]}',
         b"data: [DONE]",
     ]
     data = b"".join(event + 2 * line_end for event in events)
     reader = EventReader()
-    assert sum(reader.feed(data[i : i + size]) for i in range(0, len(data), size)) == 2
+    assert sum(reader.feed(data[i : i + size]) for i in range(0, len(data), size)) == 4
     assert list(reader.tail) == events[-4:]

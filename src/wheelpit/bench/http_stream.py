@@ -2,8 +2,10 @@
 
 The load generator shares the machine's cores with the server it measures, so a token must cost the
 client a few microseconds: no task wakes up per chunk, and no JSON is parsed while tokens arrive. An
-event counts as text when one regular expression finds a non-empty "text" or "content" in it; usage,
-finish reason and error are read from the last events once the response is over.
+event is taken to bring tokens when a regular expression finds a "text" or "content" in it. That may
+be empty, for a special token or a part of a character; but an empty one that comes with a role or a
+finish reason brings none. Usage, finish reason and error are read from the last events once the
+response is over.
 
 All events that come in one read of the socket are one arrival: they share a timestamp, and
 measure.py divides the gap before them among their tokens.
@@ -19,9 +21,10 @@ from typing import cast
 from urllib.parse import urlsplit
 
 # Inside generated text a quote is escaped, so `"content":` can only be a key of the chunk itself.
-_HAS_TEXT = re.compile(rb'"(?:text|content|reasoning_content|reasoning)": ?"[^"]')
+_TEXT = re.compile(rb'"(?:text|content|reasoning_content|reasoning)": ?"(.)')
+_NO_TOKEN = re.compile(rb'"(?:role|finish_reason)": ?"')
 _FINISH_REASON = re.compile(rb'"finish_reason": ?"(\w+)"')
-_TAIL_EVENTS = 4  # last text, finish, usage, [DONE]
+_TAIL_EVENTS = 4  # last token, finish, usage, [DONE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and its whole response, with the time of each arrival of text.
+    """One request and its whole response, with the time of each arrival of tokens.
 
     Times are the clock's seconds. `body` is empty for a stream that began with status 200.
     """
@@ -122,7 +125,7 @@ class ResponseReader:
 
 
 class EventReader:
-    """Split a body into server-sent events, count those with text and keep the last few."""
+    """Split a body into server-sent events, count those with tokens and keep the last few."""
 
     __slots__ = ("_rest", "tail")
 
@@ -131,19 +134,20 @@ class EventReader:
         self.tail: deque[bytes] = deque(maxlen=_TAIL_EVENTS)
 
     def feed(self, body: bytes) -> int:
-        """Return how many of the events that `body` completes carry text."""
+        """Return how many of the events that `body` completes bring tokens."""
         if self._rest:
             body = self._rest + body
         if b"\r" in body:
             body = body.replace(b"\r\n", b"\n")
         events = body.split(b"\n\n")
         self._rest = events.pop()
-        num_text_events = 0
+        num_token_events = 0
         for event in events:
-            if _HAS_TEXT.search(event):
-                num_text_events += 1
+            text = _TEXT.search(event)
+            if text is not None and (text[1] != b'"' or _NO_TOKEN.search(event) is None):
+                num_token_events += 1
             self.tail.append(event)
-        return num_text_events
+        return num_token_events
 
 
 class HttpConnection(asyncio.Protocol):
@@ -200,10 +204,10 @@ class HttpConnection(asyncio.Protocol):
             return
         if body:
             if self._is_stream and self._reader.status == 200:
-                num_text_events = self._events.feed(body)
-                if num_text_events:
+                num_token_events = self._events.feed(body)
+                if num_token_events:
                     self._times.append(now)
-                    self._counts.append(num_text_events)
+                    self._counts.append(num_token_events)
             else:
                 self._body.append(body)
         if self._reader.is_complete:

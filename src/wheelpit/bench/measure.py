@@ -2,15 +2,15 @@
 
 Definitions, all seen from the client and in seconds:
 
-- TTFT: from when the request was due (open loop) or sent (closed loop) to its first text.
+- TTFT: from when the request was due (open loop) or sent (closed loop) to its first token.
 - E2E: from the same start to the end of the response.
 - TPOT: (E2E - TTFT) / (output tokens - 1), one value a request.
 - ITL: the gap before every token after the first arrival. An arrival that holds m tokens, be it one
   chunk or several chunks in one read of the socket, gives m values of a m-th of its gap. How many
   tokens a chunk holds is not in the protocol: when the server's usage differs from the number of
-  chunks with text, the tokens are spread evenly over the chunks.
+  chunks with tokens, these are spread evenly over the chunks.
 
-Output tokens are the server's usage, or the number of chunks with text where it sends none.
+Output tokens are the server's usage, or the number of chunks with tokens where it sends none.
 """
 
 from collections import Counter
@@ -35,14 +35,14 @@ class RequestRecord:
 
     @property
     def num_output_tokens(self) -> int:
-        """Return the output tokens by usage, else by chunks with text."""
+        """Return the output tokens by usage, else by chunks."""
         if self.num_usage_tokens is not None:
             return self.num_usage_tokens
         return sum(self.arrival_events)
 
     @property
     def ttft_s(self) -> float:
-        """Return the time to the first text; an answer without any text has it at its end."""
+        """Return the time to the first token; an answer without any chunk has it at its end."""
         first_s = self.arrival_times_s[0] if self.arrival_times_s else self.ended_s
         return first_s - self.started_s
 
