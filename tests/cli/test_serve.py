@@ -124,6 +124,33 @@ def test_a_model_that_is_not_there_is_one_line():
     assert done.stderr.startswith("wheelpit: error: '/no/such/folder' does not exist: give")
 
 
+def test_a_certificate_that_cannot_be_used_is_one_line(tmp_path):
+    done = run("serve", "--ssl-certfile", str(tmp_path / "no.pem"), "--port", "0")
+    assert done.returncode == 2
+    assert "no.pem cannot be used: No such file or directory" in done.stderr
+    (tmp_path / "bad.pem").write_text("not a certificate")
+    done = run("serve", "--ssl-certfile", str(tmp_path / "bad.pem"), "--port", "0")
+    assert done.returncode == 2
+    assert "bad.pem cannot be used: " in done.stderr
+
+
+def test_a_broken_chat_template_is_told_before_the_first_request(start, tmp_path):
+    (tmp_path / "mine.jinja").write_text("{% for %}")
+    process = start("--port", "0", "--chat-template", str(tmp_path / "mine.jinja"))
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "wheelpit: error: chat template does not compile: line 1" in errors
+
+
+def test_a_model_with_a_broken_template_still_serves_completions(start, tmp_path):
+    (tmp_path / "tiny" / "chat_template.jinja").write_text("{% for %}")
+    process = start("--port", "0")
+    assert announcement(process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert "chat will not work, completions will: chat template does not compile" in errors
+
+
 # --- flags
 
 

@@ -69,7 +69,8 @@ def test_a_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./x", "../x", "~/x/y", "a/b/c", "m.gguf", ""])
-def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(name):
+def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelLoadError, match="does not exist: give an existing folder"):
         resolve_model(name)
 

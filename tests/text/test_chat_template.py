@@ -80,6 +80,12 @@ def test_a_broken_or_hostile_template_is_the_requests_fault(source, message):
         ChatTemplate(source).render(USER)
 
 
+def test_a_template_can_be_checked_before_it_is_used():
+    simple().check()
+    with pytest.raises(ValidationError, match="does not compile: line 1"):
+        ChatTemplate("{% for %}").check()
+
+
 def test_the_callers_messages_stay_as_they_are():
     messages = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
     before = json.dumps(messages)

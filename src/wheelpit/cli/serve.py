@@ -33,12 +33,16 @@ from wheelpit.cli.serve_options import (
     switch,
 )
 from wheelpit.cli.startup import StartupClock
+from wheelpit.errors import ConfigError, ValidationError
 
 if TYPE_CHECKING:
     from wheelpit.engine.arg_utils import AsyncEngineArgs
     from wheelpit.engine.async_engine import AsyncLLMEngine
+    from wheelpit.engine.served_model import ServedModel
     from wheelpit.server.listen import Listen
     from wheelpit.server.options import ServerOptions
+
+log = logging.getLogger(__name__)
 
 LISTEN_OPTIONS = (
     "host",
@@ -247,7 +251,8 @@ def _serve(
     """Start and run; returns the exit code."""
     from wheelpit.server.listen import bind
 
-    # First of all: a port in use is known before minutes are spent on loading.
+    # First of all: mistakes are told before minutes are spent on loading.
+    check_tls(listen)
     sock = bind(listen)
     try:
         engine = _start(engine_args, clock)
@@ -274,6 +279,7 @@ def _start(engine_args: AsyncEngineArgs, clock: StartupClock) -> AsyncLLMEngine:
         clock.phase("config, tokenizer, engine process")
         import wheelpit.server.run  # noqa: F401  # 0.3 s, for which the engine need not wait
 
+        _check_chat_template(engine.model_config)
         clock.phase("HTTP stack, while the engine loads:")
         engine.wait_until_ready(lambda name, seconds: clock.line(f"  {name}", seconds))
         clock.phase("waiting for the engine")
@@ -281,6 +287,36 @@ def _start(engine_args: AsyncEngineArgs, clock: StartupClock) -> AsyncLLMEngine:
         engine.shutdown()
         raise
     return engine
+
+
+def check_tls(listen: Listen) -> None:
+    """Load the certificate as the server will; ConfigError says which file is wrong."""
+    if listen.ssl_certfile is None:
+        return
+    import ssl
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    named = f"--ssl-certfile {listen.ssl_certfile}"
+    try:
+        if listen.ssl_keyfile is not None:
+            named += f" with --ssl-keyfile {listen.ssl_keyfile}"
+        tls.load_cert_chain(listen.ssl_certfile, listen.ssl_keyfile)
+        if listen.ssl_ca_certs is not None:
+            named = f"--ssl-ca-certs {listen.ssl_ca_certs}"
+            tls.load_verify_locations(listen.ssl_ca_certs)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"{named} cannot be used: {error.strerror or error}") from error
+
+
+def _check_chat_template(model: ServedModel) -> None:
+    """Compile the template before the first request: an operator's must work, a model's should."""
+    if model.chat_template_override is not None:
+        model.chat_template_override.check()
+    elif model.tokenizer is not None and model.tokenizer.chat_template is not None:
+        try:
+            model.tokenizer.chat_template_for().check()
+        except ValidationError as error:
+            log.warning("chat will not work, completions will: %s", error)
 
 
 def _announcement(url: str, model: str, needs_key: bool, total_s: float) -> str:

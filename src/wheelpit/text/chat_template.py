@@ -33,6 +33,10 @@ class ChatTemplate:
         self.source = source
         self.special_tokens = dict(special_tokens or {})
 
+    def check(self) -> None:
+        """Compile now instead of at the first conversation. Raises ValidationError."""
+        _ = self._compiled
+
     def render(
         self,
         messages: Sequence[Message],
