@@ -59,7 +59,7 @@ def test_a_decoding_sequence(scheduler, model):
 
 
 def test_a_preempted_sequence(scheduler, model):
-    sequences = [make_sequence(name, [ord(name)] * 9, max_tokens=9) for name in "ab"]
+    sequences = [make_sequence(name, [ord(name)] * 5, max_tokens=12) for name in "ab"]
     for sequence in sequences:
         scheduler.add(sequence, 0.0)
     while not sequences[1].num_preemptions:

@@ -233,19 +233,18 @@ def test_fcfs_preempts_the_most_recently_started_and_loses_nothing(prefix):
 
 
 def test_a_preempted_sequence_finds_its_own_blocks_again():
-    scheduler, model = make(num_blocks=6)
+    scheduler, model = make(num_blocks=7)
     scheduler.add(make_sequence("a", [1] * 11, max_tokens=3), 0.0)
     scheduler.add(make_sequence("b", [2] * 11, max_tokens=6), 0.0)
     for _ in range(3):
         batch = scheduler.schedule(0.0)
         complete(scheduler, model, batch)
     assert scheduler.stats().num_preemptions == 1
-    # "a" has ended, and its needing one block more has evicted only the last of b's blocks.
-    assert shape(scheduler.schedule(0.0)) == {"b": (8, 5, True)}
+    assert shape(scheduler.schedule(0.0)) == {"b": (12, 1, True)}
 
 
 def test_a_preempted_sequence_goes_before_all_that_wait():
-    scheduler, model = make(num_blocks=6, prefix=False, seats=2)
+    scheduler, model = make(num_blocks=7, prefix=False, seats=2)
     for name in "abc":
         scheduler.add(make_sequence(name, [ord(name)] * 9, max_tokens=8), 0.0)
     order = []
@@ -298,23 +297,36 @@ def test_priority_preempts_the_largest_even_if_it_started_first():
 
 
 def test_a_sequence_starts_only_when_its_whole_prompt_fits():
-    scheduler, model = make(num_blocks=6, long_prefill_token_threshold=8)
+    scheduler, model = make(num_blocks=7, long_prefill_token_threshold=8)
     scheduler.add(make_sequence("long", list(range(16)), max_tokens=2), 0.0)
     scheduler.add(make_sequence("short", [9] * 9), 0.0)
-    # 4 blocks are promised to the first, though it has only 2 of them yet; the second needs 3.
+    # 4 blocks are promised to the first, though it has only 2 of them yet, and one
+    # more to grow into; the second needs 3.
     assert set(shape(scheduler.schedule(0.0))) == {"long"}
-    assert scheduler.stats().num_free_blocks == 4
+    assert scheduler.stats().num_free_blocks == 5
     run_to_end(scheduler, model)
     assert scheduler.stats().num_preemptions == 0
 
 
+def test_a_start_leaves_a_free_block_for_each_running_sequence():
+    scheduler, _ = make(num_blocks=5)
+    for name in "abc":
+        scheduler.add(make_sequence(name, [ord(name)] * 3), 0.0)
+    # Each needs 1; when the third starts, 3 are free and 2 are for those that run.
+    assert set(shape(scheduler.schedule(0.0))) == {"a", "b", "c"}
+    scheduler, _ = make(num_blocks=4)
+    for name in "abc":
+        scheduler.add(make_sequence(name, [ord(name)] * 3), 0.0)
+    assert set(shape(scheduler.schedule(0.0))) == {"a", "b"}
+
+
 def test_cached_blocks_that_a_start_revives_are_not_counted_as_free():
-    scheduler, model = make(num_blocks=4)
+    scheduler, model = make(num_blocks=5)
     scheduler.add(make_sequence("a", list(range(8)), max_tokens=1), 0.0)
     run_to_end(scheduler, model)
     scheduler.add(make_sequence("b", [7] * 7, max_tokens=9), 0.0)
     step(scheduler, model)
-    scheduler.add(make_sequence("c", [*range(8), 1]), 0.0)  # 2 cached and 1 new, 2 are free
+    scheduler.add(make_sequence("c", [*range(8), 1]), 0.0)  # 2 cached and 1 new of 3 free
     assert set(shape(scheduler.schedule(0.0))) == {"b"}
     scheduler.check()
 
@@ -355,6 +367,27 @@ def test_prompt_logprobs_come_complete_with_the_first_output():
     params = SamplingParams(max_tokens=3, prompt_logprobs=0)
     scheduler.add(make_sequence("a", prompt, params, max_tokens=3), 0.0)
     outputs = [output for _ in range(5) for output in step(scheduler, model)]
+    assert outputs[0].prompt_logprobs == tuple(score(prompt, i) for i in range(1, len(prompt)))
+    assert [output.prompt_logprobs for output in outputs[1:]] == [(), ()]
+
+
+def test_prompt_logprobs_are_delivered_once_though_preemption_computes_them_twice():
+    scheduler, model = make(num_blocks=10, budget=8, long_prefill_token_threshold=2)
+    prompt = [5, 1, 5, 2, 5, 3, 5, 4] * 2
+    params = SamplingParams(max_tokens=3, prompt_logprobs=0)
+    for name in "ab":
+        scheduler.add(make_sequence(name, [ord(name)], max_tokens=30), 0.0)
+    for _ in range(7):
+        step(scheduler, model)
+    sequence = make_sequence("c", prompt, params, max_tokens=3)
+    scheduler.add(sequence, 0.0)
+    outputs = []
+    while sequence.num_preemptions == 0:
+        outputs += step(scheduler, model)
+    assert 0 < len(sequence.prompt_logprobs) < len(prompt) - 1
+    while scheduler.has_work:
+        outputs += step(scheduler, model)
+    outputs = [output for output in outputs if output.sequence is sequence]
     assert outputs[0].prompt_logprobs == tuple(score(prompt, i) for i in range(1, len(prompt)))
     assert [output.prompt_logprobs for output in outputs[1:]] == [(), ()]
 

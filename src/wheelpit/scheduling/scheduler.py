@@ -30,9 +30,10 @@ again after a preemption, one token of decoding: all the same to the code below.
   batch yet. The smallest rank is never a victim: it always progresses, and so, in turn, does
   everybody. `add` refuses what even an empty cache could not hold, and a sequence that has filled
   the whole cache ends with "length".
-- A waiting sequence starts only if all of its known tokens fit into the blocks that are free
-  and not promised to the rest of a running prefill. It is the head that starts or nobody: the
-  head is never overtaken, and fits at the latest when nothing runs.
+- A waiting sequence starts only if all of its known tokens fit into the blocks that are free,
+  less those promised to the rest of a running prefill, less one for each running sequence to grow
+  into; otherwise it would soon be preempted by them and have worked in vain. It is the head that
+  starts or nobody: the head is never overtaken, and fits at the latest when nothing runs.
 - A step that has preempted starts nobody, so that no sequence changes places twice in a step.
 
 The life of a block is drawn in block_pool.py. A sequence takes blocks as its tokens are scheduled;
@@ -238,7 +239,7 @@ class Scheduler:
                 break
             num_new = -(-sequence.num_tokens // self._block_size) - len(cached)
             num_revived = sum(self._pool.num_users(block_id) == 0 for block_id in cached)
-            if num_new + num_revived > self._pool.num_free - num_promised:
+            if num_new + num_revived > self._pool.num_free - num_promised - len(self._running):
                 break
             self._waiting.pop()
             self._start(sequence, cached, now)
