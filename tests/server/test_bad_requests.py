@@ -132,6 +132,26 @@ def test_wrong_types_name_the_field(server: RunningServer, field: str, value: An
     assert field in message
 
 
+@pytest.mark.parametrize("value", [2**31, 2**63 - 1, 2**63, 2**64, 10**40, -(2**63), -(10**40)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("n", "max_tokens", "min_tokens", "top_k", "logprobs", "prompt_logprobs", "priority"),
+        *("seed", "truncate_prompt_tokens", "temperature", "top_p", "repetition_penalty"),
+    ],
+)
+def test_extreme_numbers_are_used_or_refused(server: RunningServer, name: str, value: int) -> None:
+    response = server.complete(**{name: value})
+    if response.status_code != 200:
+        assert_error(response)
+
+
+@pytest.mark.parametrize("name", ["stop_token_ids", "allowed_token_ids", "prompt"])
+@pytest.mark.parametrize("value", [2**31, 2**63, 10**40, -(10**40)])
+def test_extreme_token_ids_are_refused(server: RunningServer, name: str, value: int) -> None:
+    assert_error(server.complete(**{name: [value]}))
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

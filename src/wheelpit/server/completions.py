@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import msgspec
@@ -60,10 +61,11 @@ class CompletionRoute:
         prompts = split_prompts(body.prompt)
         check_num_choices(len(prompts), body.n)
         answer = _Answer(service, body, request_id)
-        calls = [
-            await self._prepare(body, prompt, f"{request_id}-{index}")
-            for index, prompt in enumerate(prompts)
-        ]
+        calls: list[EngineCall] = []
+        for index, prompt in enumerate(prompts):
+            calls.append(await self._prepare(body, prompt, f"{request_id}-{index}"))
+            # Short prompts are tokenized right here: let others have their turn in between.
+            await asyncio.sleep(0)
         if body.stream:
             return EventStream(events(run(service, calls), answer.stream_plan()))
         async with StopOnDisconnect(request.receive):

@@ -109,7 +109,7 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
     """Put the framework's own errors (unknown route, wrong method) into OpenAI's shape."""
     assert isinstance(error, HTTPException), error
     phrase = HTTPStatus(error.status_code).phrase
-    path = request.url.path[:MAX_PARAM_CHARS]
+    path = request.scope["path"][:MAX_PARAM_CHARS]
     detail = str(error.detail)
     if error.status_code == 404:
         detail = f"there is no route {path!r} here"

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""JSON's integers have no end, the engine's have."""
 
 
 class StreamOptions(msgspec.Struct, kw_only=True, frozen=True):
@@ -28,35 +29,35 @@ class GenerationFields(msgspec.Struct, kw_only=True, frozen=True):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = None
-    max_tokens: int | None = None
+    n: Int64 | None = None
+    max_tokens: Int64 | None = None
     temperature: float | None = None
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
-    seed: Seed | None = None
+    seed: Int64 | None = None
     stop: str | list[str] | None = None
     user: str | None = None
 
     # vLLM's extensions
-    top_k: int | None = None
+    top_k: Int64 | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    min_tokens: int | None = None
+    min_tokens: Int64 | None = None
     stop_token_ids: list[int] | None = None
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
-    truncate_prompt_tokens: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    truncate_prompt_tokens: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)] | None = None
     """Keep this many tokens of the prompt; -1 keeps as many as fit."""
     truncation_side: Literal["left", "right"] | None = None
     """Which end is cut off; left unless given."""
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
-    prompt_logprobs: int | None = None
-    priority: int = 0
+    prompt_logprobs: Int64 | None = None
+    priority: Int64 = 0
     request_id: str | None = None
     """The id, unless the X-Request-Id header gives one."""
     return_token_ids: bool | None = None
@@ -88,7 +89,7 @@ class CompletionRequest(GenerationFields, kw_only=True, frozen=True):
     """Text, token ids, or a list of either."""
     echo: bool | None = None
     """Repeat the prompt before its completion."""
-    logprobs: int | None = None
+    logprobs: Int64 | None = None
     add_special_tokens: bool = True
 
     prompt_embeds: Any = None
@@ -99,9 +100,9 @@ class ChatRequest(GenerationFields, kw_only=True, frozen=True):
     """The body of POST /v1/chat/completions."""
 
     messages: list[dict[str, Any]]
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Int64 | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Int64 | None = None
     echo: bool | None = None
     """Begin with the last message's content, if it is of the role that answers."""
     add_generation_prompt: bool = True
