@@ -189,7 +189,10 @@ class _WindowWay:
             return ""
         self._window = pending
         self._num_shown = len(pending)
-        self._shown = self._decode(pending)
+        if len(pending) == 1:
+            self._shown = self._tokenizer.decode_alone(pending[0], self._skip)
+        else:
+            self._shown = self._decode(pending)
         return piece
 
     def finish(self) -> str:
@@ -198,4 +201,4 @@ class _WindowWay:
         return self._show(self._decode(self._window))
 
     def _decode(self, token_ids: list[int]) -> str:
-        return self._tokenizer.decode(token_ids, self._skip)
+        return self._tokenizer.decode_window(token_ids, self._skip)

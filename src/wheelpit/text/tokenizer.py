@@ -38,7 +38,7 @@ MAX_THREADS = 4
 
 
 class Tokenizer:
-    """Encode and decode text. Immutable, safe to share between threads."""
+    """Encode and decode text. Immutable but for a cache; safe to share between threads."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class Tokenizer:
             if token.special
         )
         self.is_byte_level = isinstance(backend.decoder, decoders.ByteLevel)
+        self._texts_alone: dict[tuple[int, bool], str] = {}
         self._bytes_of: dict[int, bytes] = {}
         self._visible_bytes_of: dict[int, bytes] = {}
         if self.is_byte_level:
@@ -193,6 +194,18 @@ class Tokenizer:
             raise ValidationError(
                 f"token ids must be non-negative integers: {error}", parameter="tokens", value=ids
             ) from error
+
+    def decode_window(self, token_ids: list[int], skip_special_tokens: bool) -> str:
+        """Decode without checks and copies: for the detokenizer, several times a token."""
+        return self._backend.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    def decode_alone(self, token_id: int, skip_special_tokens: bool) -> str:
+        """Return the same as `decode_window` for one id, remembered for all requests."""
+        key = (token_id, skip_special_tokens)
+        text = self._texts_alone.get(key)
+        if text is None:
+            text = self._texts_alone[key] = self.decode_window([token_id], skip_special_tokens)
+        return text
 
     def _decode_run(self, run: list[int]) -> str:
         if run[0] in self.added_tokens:
