@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from wheelpit.config import CacheConfig, SchedulerConfig
 from wheelpit.request import SamplingParams
 from wheelpit.scheduling.batch import (
     SampledToken,
@@ -23,6 +24,8 @@ from wheelpit.scheduling.scheduler import Scheduler
 from wheelpit.scheduling.sequence import Sequence
 
 VOCAB_SIZE = 12
+BLOCK_SIZE = 4
+"""Of schedulers from make_scheduler."""
 
 
 def make_sequence(
@@ -170,6 +173,32 @@ def step(scheduler: Scheduler, model: CheckedModel):
     """Do one whole step, checked before and after."""
     batch = scheduler.schedule(0.0)
     scheduler.check()
+    outputs = scheduler.update(batch, model.run(model.launch(batch)), 0.0)
+    scheduler.check()
+    return outputs
+
+
+def make_scheduler(num_blocks=32, max_model_len=64, *, prefix=True, seats=4, budget=32, **config):
+    """Build a small scheduler and the model to go with it."""
+    scheduler = Scheduler(
+        SchedulerConfig(max_num_seqs=seats, max_num_batched_tokens=budget, **config),
+        CacheConfig(block_size=BLOCK_SIZE, enable_prefix_caching=prefix),
+        num_blocks,
+        max_model_len,
+    )
+    return scheduler, CheckedModel(num_blocks, BLOCK_SIZE)
+
+
+def shape(batch):
+    """Say what is scheduled: {request id: (start, tokens, samples)}."""
+    return {
+        item.sequence.request_id: (item.start, item.num_tokens, item.samples)
+        for item in batch.sequences
+    }
+
+
+def complete(scheduler, model, batch):
+    """Compute and take in a batch that was scheduled before."""
     outputs = scheduler.update(batch, model.run(model.launch(batch)), 0.0)
     scheduler.check()
     return outputs

@@ -62,7 +62,7 @@ def sequences(draw: st.DrawFn) -> Sequence:
     max_tokens = draw(st.integers(1, 24))
     wants_prompt_logprobs = draw(st.integers(0, 3)) == 0
     token_ids = st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=2)
-    stops = st.one_of(st.just([]), st.just([]), token_ids)
+    stops: st.SearchStrategy[list[int]] = st.one_of(st.just([]), st.just([]), token_ids)
     eos = draw(stops)
     params = SamplingParams(
         max_tokens=max_tokens,
@@ -158,7 +158,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if data.draw(st.booleans()):
             self.add_one(newcomer)
         sampled = self.model.run(launched)
-        if self.live and data.draw(st.booleans()):
+        if data.draw(st.booleans()) and self.live:
             self.abort_one(data.draw(st.sampled_from(list(self.live))))
         if data.draw(st.booleans()):
             failing = data.draw(st.integers(0, len(sampled) - 1))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import FakeRunner
 from tests.scheduling.checked_model import make_sequence
-from wheelpit.config import CacheConfig, SchedulerConfig
+from wheelpit.config import CacheConfig, SchedulerConfig, SchedulingPolicy
 from wheelpit.scheduling.scheduler import Scheduler
 
 
@@ -30,7 +30,7 @@ def count_lines(call: Callable[[], object]) -> int:
     return num_lines
 
 
-def make(num_waiting: int, policy: str) -> tuple[Scheduler, FakeRunner]:
+def make(num_waiting: int, policy: SchedulingPolicy) -> tuple[Scheduler, FakeRunner]:
     """Build a scheduler with 16 running sequences and so many that wait."""
     scheduler = Scheduler(
         SchedulerConfig(max_num_seqs=16, policy=policy),
