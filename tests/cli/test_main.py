@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.cli.command import run
-from wheelpit.cli.main import COMMANDS, build_app, main
+from wheelpit.cli.main import COMMANDS, _dashed, build_app, main
 from wheelpit.cli.startup import StartupClock, process_age_s
 from wheelpit.errors import ConfigError, EngineStartError
 
@@ -112,3 +112,10 @@ def test_the_age_of_a_process_includes_what_came_before_the_import():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 0.25 < float(done.stdout) < 30
     assert process_age_s() > 0
+
+
+def test_flags_may_have_underscores_but_texts_stay_as_they_are():
+    words = ["serve", "--max_model_len", "a_b", "--chat_template=c_d", "--", "--e_f"]
+    assert _dashed(words) == [
+        *("serve", "--max-model-len", "a_b", "--chat-template=c_d", "--", "--e_f")
+    ]

@@ -28,7 +28,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
-    arguments = [_dashed(word) for word in (sys.argv[1:] if argv is None else argv)]
+    arguments = _dashed(sys.argv[1:] if argv is None else argv)
     try:
         build_app(arguments)(arguments, prog_name="wheelpit")
     except WheelpitError as error:
@@ -61,12 +61,16 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     return app
 
 
-def _dashed(word: str) -> str:
-    """Spell --max_model_len=4 as --max-model-len=4: vLLM takes both."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
+def _dashed(words: Sequence[str]) -> list[str]:
+    """Spell --max_model_len=4 as --max-model-len=4: vLLM takes both. What follows "--" is text."""
+    dashed: list[str] = []
+    for place, word in enumerate(words):
+        if word == "--":
+            return [*dashed, *words[place:]]
+        name, equals, value = word.partition("=")
+        is_flag = word.startswith("--")
+        dashed.append(name.replace("_", "-") + equals + value if is_flag else word)
+    return dashed
 
 
 def _options(
