@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from machine import CpuTimes, Memory, describe_machine
+from machine import CpuTimes, Memory, describe_machine, set_niceness
 from peers import Engine, RunningServer
 
 from wheelpit.bench.load import LoadPlan, run_load_blocking
@@ -36,6 +36,8 @@ def main() -> None:
     server = RunningServer(engine, log)
     try:
         server.wait_until_ready(arguments.ready_timeout_s)
+        if arguments.nice:
+            set_niceness(server.session_id, arguments.nice)
         runs = [measure(server, streams, arguments) for streams in arguments.streams]
     finally:
         server.stop()
@@ -75,6 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--input-tokens", type=int, default=128)
     parser.add_argument("--output-tokens", type=int, default=128)
     parser.add_argument("--ready-timeout-s", type=float, default=60.0)
+    parser.add_argument("--nice", type=int, default=0, help="as in cpu_serving.py")
     return parser.parse_args()
 
 

@@ -53,14 +53,17 @@ class Limits:
 
 
 def wheelpit(python: str, model: Path, limits: Limits, extra: str) -> Engine:
-    """Return Wheelpit, from the environment whose interpreter is `python`."""
-    command = f"{python} -m wheelpit serve {model} --host 127.0.0.1 --port {{port}} {extra}"
+    """Return Wheelpit; `extra` are more flags for its `serve`."""
     return Engine(
         name="Wheelpit",
-        command=tuple(shlex.split(command)),
+        command=(
+            *(python, "-m", "wheelpit", "serve", str(model), "--num-threads", str(limits.threads)),
+            *("--max-model-len", str(limits.max_model_len), "--no-enable-prefix-caching"),
+            *("--host", "127.0.0.1", "--port", "{port}"),
+            *shlex.split(extra),
+        ),
         model=str(model),
         version_command=_package_versions(python, "wheelpit", "torch"),
-        env={"OMP_NUM_THREADS": str(limits.threads)},
     )
 
 
