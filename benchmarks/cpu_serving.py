@@ -8,6 +8,7 @@ how to install the peers; an engine whose executable is not given is left out.
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import statistics
@@ -92,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
         "--nice",
         type=int,
         default=0,
-        help="niceness of a server while measured; below 0, as root, where neighbours disturb",
+        help="niceness while measuring; below 0, as root, where neighbours share the machine",
     )
     parser.add_argument("--logs", help="folder for the servers' output")
     return parser.parse_args()
@@ -128,7 +129,9 @@ def measure_engine(
     try:
         ready_s = server.wait_until_ready(arguments.ready_timeout_s)
         if arguments.nice:
+            # The client, too: a server that spins would starve it, and its clock with it.
             set_niceness(server.session_id, arguments.nice)
+            set_niceness(os.getpid(), arguments.nice)
         for streams in arguments.streams:
             workload = Workload(
                 num_prompts=streams * arguments.requests_per_stream,
@@ -155,6 +158,8 @@ def measure_engine(
             runs.append(run)
     finally:
         server.stop()
+        if arguments.nice:
+            set_niceness(os.getpid(), 0)
     return runs
 
 

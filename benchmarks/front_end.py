@@ -9,6 +9,7 @@ processor time is reported, and it must have cores to spare for the figure to be
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import tempfile
@@ -38,9 +39,12 @@ def main() -> None:
         server.wait_until_ready(arguments.ready_timeout_s)
         if arguments.nice:
             set_niceness(server.session_id, arguments.nice)
+            set_niceness(os.getpid(), arguments.nice)
         runs = [measure(server, streams, arguments) for streams in arguments.streams]
     finally:
         server.stop()
+        if arguments.nice:
+            set_niceness(os.getpid(), 0)
     print("| streams | tok/s | TTFT p50 ms | ITL p50 ms | server us/tok | client us/tok |")
     print("|---:|---:|---:|---:|---:|---:|")
     for run in runs:

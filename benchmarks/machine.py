@@ -83,14 +83,14 @@ class Memory:
         return cls(round(peak_kib / 1024, 1), round(pss_kib / 1024, 1))
 
 
-def set_niceness(session_id: int, nice: int) -> None:
-    """Set the niceness of all processes of a session and, where the kernel has it, its autogroup.
+def set_niceness(process_id: int, nice: int) -> None:
+    """Set the niceness of a process's group and, where the kernel has it, of its autogroup.
 
     With autogroups a process's own niceness counts only within its session.
     """
-    os.setpriority(os.PRIO_PGRP, session_id, nice)
+    os.setpriority(os.PRIO_PGRP, os.getpgid(process_id), nice)
     try:
-        Path(f"/proc/{session_id}/autogroup").write_text(str(nice))
+        Path(f"/proc/{process_id}/autogroup").write_text(str(nice))
     except FileNotFoundError:
         pass
 
