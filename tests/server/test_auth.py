@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from tests.server.conftest import MakeServer, RunningServer
+from tests.fake_worker import fake_worker
+from tests.server.conftest import MakeServer, RunningServer, launch
 from wheelpit.server.options import ServerOptions
 from wheelpit.server.root_path import route_path
 
@@ -23,9 +27,13 @@ GUARDED = [
 ]
 
 
-@pytest.fixture
-def keyed(make_server: MakeServer) -> RunningServer:
-    return make_server(ServerOptions(api_keys=("first", "second")))
+@pytest.fixture(scope="module")
+def keyed(model_folder: Path) -> Iterator[RunningServer]:
+    running = RunningServer(
+        launch(model_folder, fake_worker()), ServerOptions(api_keys=("first", "second"))
+    )
+    yield running
+    running.stop()
 
 
 def test_every_route_but_the_probes_wants_a_key(keyed: RunningServer) -> None:

@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import MakeServer, RunningServer
+from tests.server.conftest import RunningServer
 from tests.server.watcher import Watcher
 
 MAX_TOKENS = 200
 
 
 @pytest.fixture
-def watched(make_server: MakeServer) -> tuple[RunningServer, Watcher]:
-    running = make_server(step_ms=20, max_num_seqs=2)
+def watched(slow_server: RunningServer) -> tuple[RunningServer, Watcher]:
+    """The slow server, and a watcher that hears of this test's requests only."""
+    while slow_server.engine_request_ids():
+        assert slow_server.client.get("/health").status_code == 200
     watcher = Watcher()
-    running.engine.add_stat_logger(watcher)
-    return running, watcher
+    slow_server.engine.add_stat_logger(watcher)
+    return slow_server, watcher
 
 
 def send(running: RunningServer, path: str, **fields: Any) -> socket.socket:
@@ -88,12 +90,14 @@ def test_leaving_while_waiting_for_the_first_token_aborts(
     assert record.num_generation_tokens == 0
     for holder in holders:
         holder.close()
+        assert watcher.next().finish_reason == "abort"
 
 
 def test_leaving_a_whole_answer_aborts_it(watched: tuple[RunningServer, Watcher]) -> None:
     running, watcher = watched
+    before = running.engine.stats().num_generation_tokens
     sock = send(running, "/v1/completions", prompt="hello")
-    while running.engine.stats().num_generation_tokens == 0:
+    while running.engine.stats().num_generation_tokens == before:
         assert running.client.get("/health").status_code == 200
     sock.close()
     record = watcher.next()
@@ -116,6 +120,8 @@ def test_metrics_return_to_zero_after_clients_vanish(
 ) -> None:
     """No step runs any more then, and the gauges must not keep their last values."""
     running, watcher = watched
+    aborted = {"name": "wheelpit:request_success_total", "finished_reason": "abort"}
+    before = running.metric(running.metrics(), **aborted)
     socks = [
         send(running, "/v1/completions", prompt=f"p{i}", stream=True, return_token_ids=True)
         for i in range(4)
@@ -126,8 +132,8 @@ def test_metrics_return_to_zero_after_clients_vanish(
     assert {watcher.next().finish_reason for _ in socks} == {"abort"}
     gauges = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
     while True:
-        text = running.client.get("/metrics").text
+        text = running.metrics()
         values = [running.metric(text, f"wheelpit:{name}") for name in gauges]
         if not any(values):
             break
-    assert running.metric(text, "wheelpit:request_success_total", finished_reason="abort") == 4
+    assert running.metric(text, **aborted) == before + 4
