@@ -205,3 +205,18 @@ def test_apply_chat_template_gives_ids_or_text(byte_level):
     assert byte_level.decode(ids, skip_special_tokens=False) == text.removesuffix(
         "<|im_start|>assistant\n"
     )
+
+
+def test_ids_and_texts_are_those_of_transformers(folder):
+    """The same folder in transformers' tokenizer, special tokens in the text included."""
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))
+    ours = Tokenizer.from_folder(folder)
+    assert len(ours) == len(theirs)
+    assert ours.special_ids == set(theirs.all_special_ids) | {0, 1}
+    for text in ("Grüße 🙃", "<|im_start|>user\nhi<|im_end|>", " a  b\n\n", "<tool call>x", ""):
+        ids = ours.encode(text)
+        assert ids == theirs.encode(text)
+        for skip in (True, False):
+            expected = theirs.decode(ids, skip_special_tokens=skip)
+            assert ours.decode(ids, skip_special_tokens=skip) == expected
