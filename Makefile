@@ -67,11 +67,13 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@$(PIP_INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test-installed: $(VENV)/.installed
-	@echo "Installing what the tests need"
+# These two install Wheelpit as well, so they need not wait for it.
+$(VENV)/.test-installed: $(VENV)/.torch pyproject.toml
+	@echo "Installing Wheelpit and what its tests need into $(VENV)"
 	@$(PIP_INSTALL) --editable ".[test]" "hatchling>=1.26"
-	@touch $@
+	@touch $(VENV)/.installed $@
 
-$(VENV)/.lint-installed: $(VENV)/.installed
+$(VENV)/.lint-installed: $(VENV)/.torch pyproject.toml
+	@echo "Installing Wheelpit and the linters into $(VENV)"
 	@$(PIP_INSTALL) --editable ".[lint]"
-	@touch $@
+	@touch $(VENV)/.installed $@
