@@ -353,6 +353,8 @@ class CompletionOutput:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     lora_request: None = None
+    error: str | None = None
+    """With finish_reason "error": what went wrong. Not in vLLM."""
 
     def finished(self) -> bool:
         return self.finish_reason is not None
@@ -452,3 +454,4 @@ def _append(old: CompletionOutput, new: CompletionOutput) -> None:
     old.cumulative_logprob = new.cumulative_logprob
     old.finish_reason = new.finish_reason
     old.stop_reason = new.stop_reason
+    old.error = new.error

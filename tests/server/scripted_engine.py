@@ -41,6 +41,7 @@ class ScriptedEngine:
         request_id: str,
         *,
         priority: int = 0,
+        arrival_time: float | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         return self._script()
 

@@ -192,11 +192,15 @@ class AsyncLLMEngine:
         data_parallel_rank: int | None = None,
         reasoning_ended: bool | None = None,
         reasoning_parser_kwargs: dict[str, Any] | None = None,
+        arrival_time: float | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Run one request and yield its outputs; nothing happens before the first `__anext__`.
 
         A yield is not a token: what a slow consumer has not read is merged. The last output has
         `finished` set. Leaving the loop or cancelling the task aborts the request.
+
+        arrival_time: seconds since the epoch, if the request came before this call; latencies
+        count from there.
 
         Raises ValidationError (a ValueError) for a bad prompt or parameter, EngineDeadError when
         the engine process is gone, RuntimeError on a second event loop, EngineGenerateError for
@@ -212,6 +216,7 @@ class AsyncLLMEngine:
                 request_id,
                 prompt_text=prompt_text,
                 priority=priority,
+                arrival_time=arrival_time,
                 tokenization_kwargs=tokenization_kwargs,
                 unsupported={"lora_request": lora_request},
             )
@@ -255,6 +260,7 @@ class AsyncLLMEngine:
             request_id,
             prompt_text=prompt_text,
             priority=priority,
+            arrival_time=arrival_time,
             tokenization_kwargs=tokenization_kwargs,
             unsupported={"lora_request": lora_request},
         )
@@ -419,6 +425,7 @@ class AsyncLLMEngine:
         *,
         prompt_text: str | None,
         priority: int,
+        arrival_time: float | None,
         tokenization_kwargs: dict[str, Any] | None,
         unsupported: dict[str, object],
     ) -> RequestState:
@@ -430,6 +437,8 @@ class AsyncLLMEngine:
         while self._is_paused:
             await self._resumed.wait()
         now = time.monotonic()
+        if arrival_time is not None:
+            now -= max(0.0, time.time() - arrival_time)
         params = self._inputs.check_params(sampling_params)
         parsed = parse_prompt(prompt)
         token_ids = await self._tokenize(parsed, tokenization_kwargs or {})

@@ -43,6 +43,7 @@ class CompletionState:
         self.cumulative_logprob: float | None = None if params.logprobs is None else 0.0
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
+        self.error: str | None = None
         self.last_token_s: float | None = None
         self._output_text = OutputText(tokenizer, params, message.prompt_token_ids)
         self._tokenizer = tokenizer if params.detokenize else None
@@ -73,6 +74,7 @@ class CompletionState:
             self.finish_reason, self.stop_reason = "stop", matched
             return output.finish_reason is None
         self.finish_reason, self.stop_reason = output.finish_reason, output.stop_reason
+        self.error = output.error
         return False
 
     def finish(self, reason: str) -> None:
@@ -109,6 +111,7 @@ class CompletionState:
             logprobs,
             self.finish_reason,
             self.stop_reason,
+            error=self.error,
         )
 
     def _add_logprobs(self, logprobs: list[TokenLogprobs]) -> None:

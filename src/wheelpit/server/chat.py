@@ -67,6 +67,7 @@ class ChatRoute:
         if body.max_completion_tokens is not None:
             asked = body.max_completion_tokens
         model = self._service.model
+        arrival_time = time.time()
         prompt = await self._prompt(body, asked)
         default = model.default_sampling_params.get("max_tokens")
         params = sampling_params(
@@ -76,7 +77,7 @@ class ChatRoute:
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             prompt_logprobs=body.prompt_logprobs,
         )
-        return EngineCall(request_id, prompt, params, body.priority, body.cache_salt)
+        return EngineCall(request_id, prompt, params, body.priority, body.cache_salt, arrival_time)
 
     async def _prompt(self, body: ChatRequest, max_tokens: int | None) -> Prompt:
         text = await render_chat(

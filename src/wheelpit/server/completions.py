@@ -75,6 +75,7 @@ class CompletionRoute:
     async def _prepare(
         self, body: CompletionRequest, prompt: str | list[int], request_id: str
     ) -> EngineCall:
+        arrival_time = time.time()
         model = self._service.model
         # The engine always makes a token; for a prompt alone it is left out of the answer.
         asked = 1 if is_prompt_only(body) else body.max_tokens
@@ -96,7 +97,7 @@ class CompletionRoute:
             logprobs=body.logprobs,
             prompt_logprobs=prompt_logprobs,
         )
-        return EngineCall(request_id, read, params, body.priority, body.cache_salt)
+        return EngineCall(request_id, read, params, body.priority, body.cache_salt, arrival_time)
 
 
 def is_prompt_only(body: CompletionRequest) -> bool:

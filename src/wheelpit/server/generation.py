@@ -22,6 +22,8 @@ class EngineCall:
     params: SamplingParams
     priority: int
     cache_salt: str | None
+    arrival_time: float
+    """Seconds since the epoch; before the prompt was tokenized."""
 
     @property
     def engine_prompt(self) -> PromptType:
@@ -65,8 +67,9 @@ def check_output(output: RequestOutput) -> None:
     """Raise EngineGenerateError if a completion ended with "error"."""
     for completion in output.outputs:
         if completion.finish_reason == "error":
+            reason = completion.error or "its log has the reason"
             raise EngineGenerateError(
-                f"the engine could not finish request {output.request_id}: its log has the reason"
+                f"the engine could not finish request {output.request_id}: {reason}"
             )
 
 
@@ -107,5 +110,9 @@ async def _run_together(
 
 def _generate(service: Service, call: EngineCall) -> AsyncGenerator[RequestOutput, None]:
     return service.engine.generate(
-        call.engine_prompt, call.params, call.request_id, priority=call.priority
+        call.engine_prompt,
+        call.params,
+        call.request_id,
+        priority=call.priority,
+        arrival_time=call.arrival_time,
     )

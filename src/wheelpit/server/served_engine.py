@@ -48,6 +48,7 @@ class ServedEngine(Protocol):
         request_id: str,
         *,
         priority: int = 0,
+        arrival_time: float | None = None,
     ) -> AsyncGenerator[RequestOutput, None]: ...
 
     async def abort(self, request_id: str | Iterable[str]) -> None: ...
