@@ -1,0 +1,136 @@
+"""Fill a model with the weights of its folder, tensor by tensor.
+
+Called once by `runner/model_runner.py`. Every tensor the model needs is found or named in the
+error, and so is every tensor the model has no use for: a checkpoint that does not fit is refused,
+not served wrongly.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from wheelpit.errors import ModelLoadError
+from wheelpit.layers.linear import Linear
+from wheelpit.models.registry import Model
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+
+_NOT_WEIGHTS = re.compile(r".*\.(rotary_emb\.inv_freq|masked_bias|attn\.bias)")
+"""Buffers that older versions of transformers saved; all are computed here."""
+
+DUMMY_STD = 0.02
+
+
+def load_weights(model: Model, folder: Path) -> None:
+    """Copy the safetensors file(s) of the folder into the model, then seal its layers.
+
+    Raises ModelLoadError naming the file or the tensor that is missing, broken or superfluous.
+    """
+    targets = weight_targets(model)
+    missing = dict.fromkeys(targets)
+    for name, tensor, path in _stored_tensors(folder):
+        target = targets.get(name)
+        if target is None:
+            if not _is_superfluous(name):
+                continue
+            raise ModelLoadError(f"{path}: tensor {name} has no place in {type(model).__name__}")
+        if tensor.shape != target.shape:
+            raise ModelLoadError(
+                f"{path}: tensor {name} has shape {list(tensor.shape)}, config.json asks for "
+                f"{list(target.shape)}"
+            )
+        if not tensor.is_floating_point():
+            raise ModelLoadError(f"{path}: tensor {name} holds {tensor.dtype}, not floats")
+        target.copy_(tensor)
+        missing.pop(name, None)
+    if missing:
+        shown = ", ".join(list(missing)[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ModelLoadError(f"{folder} lacks {len(missing)} of the model's tensors: {shown}")
+    seal(model)
+
+
+def load_dummy_weights(model: Model, seed: int) -> None:
+    """Fill the model with small random numbers, the same for the same seed, and seal it."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, target in weight_targets(model).items():
+        if name.endswith("norm.weight"):
+            target.fill_(1.0)
+        elif name.endswith(".bias"):
+            target.zero_()
+        else:
+            # Drawn on the CPU in float32, so that every dtype and device gets the same model.
+            target.copy_(torch.empty(target.shape).normal_(std=DUMMY_STD, generator=generator))
+    seal(model)
+
+
+def weight_targets(model: Model) -> dict[str, Tensor]:
+    """Return, for the name of every tensor in a checkpoint, the part of our weights it fills."""
+    targets: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        parent = path.rpartition(".")[0]
+        if isinstance(module, Linear):
+            prefix = f"{parent}." if parent else ""
+            targets.update((prefix + name, view) for name, view in module.shards())
+        else:
+            own = module.named_parameters(recurse=False)
+            targets.update((f"{path}.{name}", parameter) for name, parameter in own)
+    return targets
+
+
+def seal(model: Model) -> None:
+    """Lay out every linear layer for the CPU's kernel; one at a time, to hold no model twice."""
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.pack()
+
+
+def _is_superfluous(name: str) -> bool:
+    """Say whether a tensor without a place is an error.
+
+    lm_head.weight has a place unless it is tied to the embedding, and then it is a copy of it.
+    """
+    return name != "lm_head.weight" and _NOT_WEIGHTS.fullmatch(name) is None
+
+
+def _stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor, Path]]:
+    """Yield name, tensor and file of all tensors, reading one at a time."""
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                for name in file.keys():  # noqa: SIM118 - a reader, not a dict
+                    yield name, file.get_tensor(name), path
+        except SafetensorError as error:
+            raise ModelLoadError(
+                f"{path} is corrupt or incomplete ({error}): download it again"
+            ) from error
+        except OSError as error:
+            raise ModelLoadError(f"{path} cannot be read: {error}") from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / INDEX_NAME
+    single = folder / SINGLE_NAME
+    if not index.is_file():
+        if not single.is_file():
+            raise ModelLoadError(
+                f"{folder} has neither {SINGLE_NAME} nor {INDEX_NAME}: only safetensors weights "
+                "are supported"
+            )
+        return [single]
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelLoadError(f"{index} is not a valid index: {error!r}") from error
+    for name in names:
+        if not (folder / name).is_file():
+            raise ModelLoadError(f"{folder} lacks {name}, which {INDEX_NAME} lists")
+    return [folder / name for name in names]

@@ -1,0 +1,230 @@
+"""Turn a scheduler's decision into the tensors of one step.
+
+Called by ModelRunner. Arrays are put together in numpy, because each torch call costs more than
+all of this arithmetic, and cross to the device in one piece each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wheelpit.kernels.attention_inputs import AttentionInputs, DecodeGroup, PrefillChunk
+from wheelpit.kernels.reference import decode_dtype
+from wheelpit.runner.sampling_inputs import SamplingInputs, build_sampling_inputs
+from wheelpit.scheduling.batch import ScheduledBatch, ScheduledSequence
+
+Ids = NDArray[np.int64]
+
+GROUP_COST_BLOCKS = 64
+"""What a further decode group costs, in blocks of padding that would cost the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputLayout:
+    """What of the model and its cache decides the shape of a step's tensors."""
+
+    num_blocks: int
+    block_size: int
+    num_kv_heads: int
+    sliding_window: int | None
+    dtype: torch.dtype
+    device: torch.device
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """A scheduled sequence that wants prompt_logprobs.
+
+    Row first_row + i predicts next_token_ids[i]; `index` is the sequence's place in the batch.
+    """
+
+    index: int
+    first_row: int
+    next_token_ids: tuple[int, ...]
+    num_top: int
+    """-1 is the whole vocabulary."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInputs:
+    """One step's tensors. Rows are the decodes, then the chunks, not the batch's order.
+
+    token_ids, positions: [T] int64.
+    sample_rows: [B] int64, the rows whose logits choose a token, in the batch's order.
+    fresh_block_ids: [n] int64, blocks that this step starts but does not fill. They must be
+    cleared first: what an earlier owner left there is masked, but 0 * NaN is NaN.
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    attention: AttentionInputs
+    sample_rows: Tensor
+    fresh_block_ids: Tensor | None
+    prompt_scores: tuple[PromptScores, ...]
+
+
+def build_inputs(batch: ScheduledBatch, layout: InputLayout) -> tuple[ModelInputs, SamplingInputs]:
+    """Lay out the batch's tokens, their slots and what each may attend to."""
+    ordered = sorted(range(len(batch.sequences)), key=lambda i: _order(batch.sequences[i]))
+    token_ids: list[int] = []
+    positions: list[Ids] = []
+    slots: list[Ids] = []
+    chunks: list[PrefillChunk] = []
+    first_rows = [0] * len(ordered)
+    num_decodes = sum(scheduled.num_tokens == 1 for scheduled in batch.sequences)
+    decoding = [batch.sequences[i] for i in ordered[:num_decodes]]
+    for row, index in enumerate(ordered[:num_decodes]):
+        first_rows[index] = row
+    decodes: list[DecodeGroup] = []
+    for group in _group_by_length(decoding, layout.block_size):
+        starts = np.array([scheduled.start for scheduled in group])
+        table = _block_table(group, layout.block_size)
+        token_ids += [scheduled.sequence.token_ids[scheduled.start] for scheduled in group]
+        positions.append(starts)
+        slots.append(
+            _slots(table[np.arange(len(group)), starts // layout.block_size], starts, layout)
+        )
+        decodes.append(_decode_group(table, starts, layout))
+    for index in ordered[num_decodes:]:
+        scheduled = batch.sequences[index]
+        first_rows[index] = len(token_ids)
+        end = scheduled.start + scheduled.num_tokens
+        token_ids += scheduled.sequence.token_ids[scheduled.start : end]
+        span = np.arange(scheduled.start, end)
+        blocks = np.array(scheduled.sequence.block_ids[: -(-end // layout.block_size)])
+        positions.append(span)
+        slots.append(_slots(blocks[span // layout.block_size], span, layout))
+        chunks.append(_prefill_chunk(scheduled, blocks, layout))
+    sample_rows = [
+        first_rows[index] + scheduled.num_tokens - 1
+        for index, scheduled in enumerate(batch.sequences)
+        if scheduled.samples
+    ]
+    fresh = _fresh_block_ids(batch, layout.block_size)
+    inputs = ModelInputs(
+        token_ids=_to_device(np.array(token_ids), layout),
+        positions=_to_device(np.concatenate(positions), layout),
+        attention=AttentionInputs(
+            slots=_to_device(np.concatenate(slots), layout),
+            decodes=tuple(decodes),
+            chunks=tuple(chunks),
+        ),
+        sample_rows=_to_device(np.array(sample_rows, dtype=np.int64), layout),
+        fresh_block_ids=_to_device(np.array(fresh), layout) if fresh else None,
+        prompt_scores=_prompt_scores(batch, first_rows),
+    )
+    return inputs, build_sampling_inputs(batch)
+
+
+def _order(scheduled: ScheduledSequence) -> tuple[bool, int]:
+    """Sort key: decodes first, the longest of them first."""
+    is_chunk = scheduled.num_tokens > 1
+    return is_chunk, 0 if is_chunk else -scheduled.start
+
+
+def _group_by_length(
+    decoding: Sequence[ScheduledSequence], block_size: int
+) -> list[Sequence[ScheduledSequence]]:
+    """Cut the decodes, longest first, where padding the rest costs more than another group."""
+    groups = []
+    first = 0
+    for index, scheduled in enumerate(decoding):
+        saved = decoding[first].start // block_size - scheduled.start // block_size
+        if saved * (len(decoding) - index) > GROUP_COST_BLOCKS:
+            groups.append(decoding[first:index])
+            first = index
+    if first < len(decoding):
+        groups.append(decoding[first:])
+    return groups
+
+
+def _block_table(group: Sequence[ScheduledSequence], block_size: int) -> Ids:
+    """Return each sequence's block ids, [B, M], the longest first.
+
+    Padding repeats a sequence's own last block, so that no row ever reads another's memory.
+    """
+    num_columns = group[0].start // block_size + 1
+    flat: list[int] = []
+    for scheduled in group:
+        num_blocks = scheduled.start // block_size + 1
+        flat += scheduled.sequence.block_ids[:num_blocks]
+        if num_blocks < num_columns:
+            flat += flat[-1:] * (num_columns - num_blocks)
+    return np.array(flat, dtype=np.int64).reshape(len(group), num_columns)
+
+
+def _decode_group(table: Ids, starts: Ids, layout: InputLayout) -> DecodeGroup:
+    num_sequences, num_columns = table.shape
+    keys = np.arange(num_columns * layout.block_size)
+    is_hidden = keys > starts[:, None]
+    if layout.sliding_window is not None:
+        is_hidden |= keys <= starts[:, None] - layout.sliding_window
+    mask = np.where(is_hidden, np.float32(-np.inf), np.float32(0.0))
+    mask = np.tile(mask, (layout.num_kv_heads, 1))[:, None]  # [K * B, 1, M * S]
+    dtype = decode_dtype(num_sequences, layout.dtype, layout.device)
+    return DecodeGroup(
+        num_sequences=num_sequences,
+        block_rows=_block_rows(table.ravel(), layout),
+        mask=_to_device(mask, layout).to(dtype),
+    )
+
+
+def _prefill_chunk(scheduled: ScheduledSequence, blocks: Ids, layout: InputLayout) -> PrefillChunk:
+    start, end = scheduled.start, scheduled.start + scheduled.num_tokens
+    window = layout.sliding_window
+    mask = None
+    if start > 0 or (window is not None and end > window):
+        ones = torch.ones(end - start, end, dtype=torch.bool, device=layout.device)
+        mask = ones.tril_(start)
+        if window is not None:
+            mask.triu_(start - window + 1)
+    return PrefillChunk(
+        num_tokens=scheduled.num_tokens,
+        num_keys=end,
+        block_rows=_block_rows(blocks, layout) if start > 0 else None,
+        mask=mask,
+    )
+
+
+def _block_rows(block_ids: Ids, layout: InputLayout) -> Tensor:
+    """Return the rows of LayerCache.by_block of these blocks for every KV head, keys first."""
+    first_rows = np.arange(2 * layout.num_kv_heads)[:, None] * layout.num_blocks
+    return _to_device((first_rows + block_ids).ravel(), layout)
+
+
+def _slots(block_ids: Ids, positions: Ids, layout: InputLayout) -> Ids:
+    return block_ids * layout.block_size + positions % layout.block_size
+
+
+def _fresh_block_ids(batch: ScheduledBatch, block_size: int) -> list[int]:
+    fresh = []
+    for scheduled in batch.sequences:
+        end = scheduled.start + scheduled.num_tokens
+        last, is_partial = end // block_size, end % block_size > 0
+        if is_partial and last * block_size >= scheduled.start:
+            fresh.append(scheduled.sequence.block_ids[last])
+    return fresh
+
+
+def _prompt_scores(batch: ScheduledBatch, first_rows: Sequence[int]) -> tuple[PromptScores, ...]:
+    wanted = []
+    for index, scheduled in enumerate(batch.sequences):
+        sequence = scheduled.sequence
+        num_top = sequence.params.prompt_logprobs
+        if num_top is None:
+            continue
+        end = min(scheduled.start + scheduled.num_tokens + 1, sequence.num_prompt_tokens)
+        next_token_ids = tuple(sequence.token_ids[scheduled.start + 1 : end])
+        if next_token_ids:
+            wanted.append(PromptScores(index, first_rows[index], next_token_ids, num_top))
+    return tuple(wanted)
+
+
+def _to_device(values: NDArray[np.generic], layout: InputLayout) -> Tensor:
+    return torch.from_numpy(values).to(layout.device, non_blocking=True)

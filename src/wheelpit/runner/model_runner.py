@@ -1,0 +1,154 @@
+"""Run the model: the engine's only owner of weights and of the KV cache's memory.
+
+Built and called by the engine process (`engine/core.py`), or by `LLM` in the caller's. A step is
+stateless but for the cache: running the same batch again gives the same tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wheelpit.config import EngineConfig
+from wheelpit.layers.placement import Placement
+from wheelpit.models.config import ModelConfig
+from wheelpit.models.registry import Model, build_model
+from wheelpit.models.weights import load_dummy_weights, load_weights
+from wheelpit.request import SamplingParams
+from wheelpit.runner.dtype import resolve_device, resolve_dtype
+from wheelpit.runner.inputs import InputLayout, ModelInputs, PromptScores, build_inputs
+from wheelpit.runner.kv_cache import allocate_cache, choose_num_blocks
+from wheelpit.runner.logprobs import score_tokens
+from wheelpit.runner.noise import GumbelNoise
+from wheelpit.runner.sampler import sample
+from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence, TokenLogprobs
+from wheelpit.scheduling.sequence import Sequence
+
+log = logging.getLogger(__name__)
+
+SCORED_ROWS = 256
+"""prompt_logprobs are computed in slices of this many rows: [rows, V] float32 may be large."""
+
+
+def _ignore_phase(name: str, seconds: float) -> None:
+    pass
+
+
+class ModelRunner:
+    """One model on one device.
+
+    Its constructor raises ModelLoadError for the model's faults and ConfigError for the
+    configuration's. `forward_s` sums the seconds spent in the model's forward pass.
+    """
+
+    def __init__(
+        self, config: EngineConfig, on_phase: Callable[[str, float], None] = _ignore_phase
+    ) -> None:
+        """on_phase: told the name and the seconds of each part of the start that has ended."""
+        if config.num_threads is not None:
+            torch.set_num_threads(config.num_threads)
+        started = time.perf_counter()
+        folder = Path(config.model.folder)
+        model_config = ModelConfig.from_folder(folder)
+        device = resolve_device(config)
+        dtype = resolve_dtype(config, model_config, device)
+        self.dtype = str(dtype).removeprefix("torch.")
+        self.device = device.type
+        self.vocab_size = model_config.vocab_size
+        self.block_size = config.cache.block_size
+        self._model = _load_model(config, model_config, Placement(dtype, device))
+        on_phase("load", time.perf_counter() - started)
+        started = time.perf_counter()
+        self.num_blocks = choose_num_blocks(config, model_config, dtype, device)
+        self._cache = allocate_cache(model_config, self.block_size, self.num_blocks, dtype, device)
+        self._layout = InputLayout(
+            num_blocks=self.num_blocks,
+            block_size=self.block_size,
+            num_kv_heads=model_config.num_kv_heads,
+            sliding_window=model_config.sliding_window,
+            dtype=dtype,
+            device=device,
+        )
+        self._noise = GumbelNoise()
+        self.forward_s = 0.0
+        self._warm_up(config)
+        on_phase("warm up", time.perf_counter() - started)
+        log.info(
+            "%s on %s in %s, %d threads; KV cache of %d blocks of %d tokens",
+            model_config.architecture,
+            self.device,
+            self.dtype,
+            torch.get_num_threads(),
+            self.num_blocks,
+            self.block_size,
+        )
+
+    @torch.inference_mode()
+    def run(self, batch: ScheduledBatch) -> list[SampledToken]:
+        """Compute the batch's tokens and answer in its order. Safe to repeat after an error."""
+        inputs, sampling = build_inputs(batch, self._layout)
+        hidden = self.execute(inputs)
+        answers = [SampledToken()] * len(batch.sequences)
+        if sampling.num_rows:
+            logits = self._model.compute_logits(hidden[inputs.sample_rows])
+            for index, token in zip(
+                sampling.indices, sample(logits, sampling, self._noise), strict=True
+            ):
+                answers[index] = token
+        for scores in inputs.prompt_scores:
+            found = self._score_prompt(hidden, scores)
+            answers[scores.index] = replace(answers[scores.index], prompt_logprobs=found)
+        return answers
+
+    def execute(self, inputs: ModelInputs) -> Tensor:
+        """Run the forward pass and write the cache. Returns [T, E], rows as in `inputs`."""
+        started = time.perf_counter()
+        if inputs.fresh_block_ids is not None:
+            self._cache.clear(inputs.fresh_block_ids)
+        hidden: Tensor = self._model(
+            inputs.token_ids, inputs.positions, self._cache.layers, inputs.attention
+        )
+        self.forward_s += time.perf_counter() - started
+        return hidden
+
+    def _score_prompt(self, hidden: Tensor, scores: PromptScores) -> tuple[TokenLogprobs, ...]:
+        found: list[TokenLogprobs] = []
+        for start in range(0, len(scores.next_token_ids), SCORED_ROWS):
+            token_ids = scores.next_token_ids[start : start + SCORED_ROWS]
+            first = scores.first_row + start
+            logits = self._model.compute_logits(hidden[first : first + len(token_ids)])
+            num_tops = [scores.num_top] * len(token_ids)
+            found += score_tokens(logits.log_softmax(dim=-1), token_ids, num_tops)
+        return tuple(found)
+
+    def _warm_up(self, config: EngineConfig) -> None:
+        """Run a prefill and a decode, so that the first request finds every kernel ready."""
+        length = min(16, config.model.max_model_len - 1)
+        sequence = Sequence(
+            request_id="warm-up",
+            token_ids=[0] * length,
+            num_prompt_tokens=length,
+            params=SamplingParams(temperature=0.0),
+            max_tokens=1,
+            seed=0,
+            block_ids=list(range(length // self.block_size + 1)),
+        )
+        self.run(ScheduledBatch((ScheduledSequence(sequence, 0, length, True),)))
+        sequence.token_ids.append(0)
+        self.run(ScheduledBatch((ScheduledSequence(sequence, length, 1, True),)))
+        self.forward_s = 0.0
+
+
+def _load_model(config: EngineConfig, model_config: ModelConfig, placement: Placement) -> Model:
+    model = build_model(model_config, config.model.max_model_len, placement)
+    if config.model.load_format == "dummy":
+        load_dummy_weights(model, config.model.seed)
+    else:
+        load_weights(model, Path(config.model.folder))
+    return model.eval()

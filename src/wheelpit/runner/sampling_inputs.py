@@ -1,0 +1,198 @@
+"""What the sampler needs to know about the rows of a step, as arrays over rows.
+
+Built once a step from the sequences that sample; empty parts cost nothing. Entries of sparse
+edits are parallel arrays (row, token id, ...), each pair at most once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wheelpit.scheduling.batch import ScheduledBatch
+from wheelpit.scheduling.sequence import Sequence
+
+Ids = NDArray[np.int64]
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """One entry per row and distinct token of its prompt and output.
+
+    num_outputs: how often the token is in the output; 0 if in the prompt only.
+    """
+
+    rows: Ids
+    token_ids: Ids
+    num_outputs: Values
+    repetition: Values
+    frequency: Values
+    presence: Values
+
+
+@dataclass(frozen=True, slots=True)
+class LogitEdits:
+    """Changes to the logits before the temperature, in the order of the fields.
+
+    allowed_rows, allowed_token_ids: these rows keep these tokens only.
+    banned_*: bad words, and what would end a sequence before its min_tokens.
+    """
+
+    allowed_rows: Ids
+    allowed_token_ids: Ids
+    banned_rows: Ids
+    banned_token_ids: Ids
+    biased_rows: Ids
+    biased_token_ids: Ids
+    biases: Values
+    penalties: Penalties | None
+
+
+@dataclass(frozen=True, slots=True)
+class RandomDraws:
+    """Parameters of the rows that draw at random. A filter that no row uses is None.
+
+    positions: the index in its sequence of the token to draw; with the seed, it fixes the noise.
+    top_ks: 0 keeps all.
+    """
+
+    rows: Ids
+    seeds: tuple[int, ...]
+    positions: tuple[int, ...]
+    temperatures: Values
+    min_ps: Values | None
+    top_ks: Ids | None
+    top_ps: Values | None
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingInputs:
+    """How to choose a token from each of num_rows rows of logits.
+
+    indices: each row's place in the batch. logprobs: (row, number of top tokens, -1 for all).
+    """
+
+    indices: tuple[int, ...]
+    edits: LogitEdits | None
+    draws: RandomDraws | None
+    logprobs: tuple[tuple[int, int], ...]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.indices)
+
+
+def build_sampling_inputs(batch: ScheduledBatch) -> SamplingInputs:
+    """Collect the parameters of the sequences that sample in this step."""
+    indices = tuple(i for i, scheduled in enumerate(batch.sequences) if scheduled.samples)
+    sequences = [batch.sequences[i].sequence for i in indices]
+    edited = [row for row, sequence in enumerate(sequences) if _is_edited(sequence)]
+    drawn = [row for row, sequence in enumerate(sequences) if not sequence.params.is_greedy]
+    return SamplingInputs(
+        indices=indices,
+        edits=_logit_edits(sequences, edited) if edited else None,
+        draws=_random_draws(sequences, drawn) if drawn else None,
+        logprobs=tuple(
+            (row, sequence.params.logprobs)
+            for row, sequence in enumerate(sequences)
+            if sequence.params.logprobs is not None
+        ),
+    )
+
+
+def _is_edited(sequence: Sequence) -> bool:
+    params = sequence.params
+    return bool(
+        params.has_penalties
+        or params.logit_bias
+        or params.allowed_token_ids
+        or sequence.bad_words_token_ids
+        or params.min_tokens > sequence.num_output_tokens
+    )
+
+
+def _logit_edits(sequences: list[Sequence], rows: list[int]) -> LogitEdits:
+    allowed = [(row, token) for row in rows for token in set(_allowed(sequences[row]))]
+    banned = [(row, token) for row in rows for token in _banned(sequences[row])]
+    biased = [
+        (row, token, bias)
+        for row in rows
+        for token, bias in (sequences[row].params.logit_bias or {}).items()
+    ]
+    penalised = [row for row in rows if sequences[row].params.has_penalties]
+    return LogitEdits(
+        allowed_rows=_ids(row for row, _ in allowed),
+        allowed_token_ids=_ids(token for _, token in allowed),
+        banned_rows=_ids(row for row, _ in banned),
+        banned_token_ids=_ids(token for _, token in banned),
+        biased_rows=_ids(row for row, _, _ in biased),
+        biased_token_ids=_ids(token for _, token, _ in biased),
+        biases=_values(bias for _, _, bias in biased),
+        penalties=_penalties(sequences, penalised) if penalised else None,
+    )
+
+
+def _allowed(sequence: Sequence) -> list[int]:
+    return sequence.params.allowed_token_ids or []
+
+
+def _banned(sequence: Sequence) -> set[int]:
+    """Return the tokens that must not come next: bad words' last tokens, early ends."""
+    banned = set()
+    num_outputs = sequence.num_output_tokens
+    for word in sequence.bad_words_token_ids:
+        prefix = list(word[:-1])
+        if len(prefix) <= num_outputs and (
+            not prefix or sequence.token_ids[-len(prefix) :] == prefix
+        ):
+            banned.add(word[-1])
+    if num_outputs < sequence.params.min_tokens:
+        banned |= sequence.eos_token_ids
+        banned.update(sequence.params.stop_token_ids or ())
+    return banned
+
+
+def _penalties(sequences: list[Sequence], rows: list[int]) -> Penalties:
+    token_ids, num_outputs, counts = [], [], []
+    for row in rows:
+        sequence = sequences[row]
+        ids, firsts = np.unique(np.array(sequence.token_ids), return_inverse=True)
+        outputs = np.bincount(firsts[sequence.num_prompt_tokens :], minlength=len(ids))
+        token_ids.append(ids)
+        num_outputs.append(outputs)
+        counts.append(len(ids))
+    params = [sequences[row].params for row in rows]
+    return Penalties(
+        rows=np.repeat(_ids(rows), counts),
+        token_ids=np.concatenate(token_ids),
+        num_outputs=np.concatenate(num_outputs).astype(np.float32),
+        repetition=np.repeat(_values(p.repetition_penalty for p in params), counts),
+        frequency=np.repeat(_values(p.frequency_penalty for p in params), counts),
+        presence=np.repeat(_values(p.presence_penalty for p in params), counts),
+    )
+
+
+def _random_draws(sequences: list[Sequence], rows: list[int]) -> RandomDraws:
+    drawn = [sequences[row] for row in rows]
+    params = [sequence.params for sequence in drawn]
+    return RandomDraws(
+        rows=_ids(rows),
+        seeds=tuple(sequence.seed for sequence in drawn),
+        positions=tuple(sequence.num_tokens for sequence in drawn),
+        temperatures=_values(p.temperature for p in params),
+        min_ps=_values(p.min_p for p in params) if any(p.min_p > 0.0 for p in params) else None,
+        top_ks=_ids(p.top_k for p in params) if any(p.top_k > 0 for p in params) else None,
+        top_ps=_values(p.top_p for p in params) if any(p.top_p < 1.0 for p in params) else None,
+    )
+
+
+def _ids(values: Iterable[int]) -> Ids:
+    return np.fromiter(values, dtype=np.int64)
+
+
+def _values(values: Iterable[float]) -> Values:
+    return np.fromiter(values, dtype=np.float32)
