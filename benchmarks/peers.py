@@ -171,20 +171,17 @@ class RunningServer:
         return time.monotonic() - self._started_s
 
     def stop(self) -> None:
-        """End the whole process group, by force if it does not end in time."""
-        self._signal(signal.SIGTERM)
+        """Ask the first process to end, then end what is left of its group by force."""
+        self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             pass
-        self._signal(signal.SIGKILL)  # also the children that outlived their parent
-        self._process.wait(STOP_TIMEOUT_S)
-
-    def _signal(self, number: signal.Signals) -> None:
         try:
-            os.killpg(self._process.pid, number)
+            os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+        self._process.wait(STOP_TIMEOUT_S)
 
     def _check(self, deadline_s: float) -> None:
         if (code := self._process.poll()) is not None:
