@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from tests.bench.fake_openai import Answer, FakeOpenAI
 
+from tests.bench.fake_openai import Answer, FakeOpenAI
 from wheelpit.bench.http_stream import HttpClient
 from wheelpit.bench.load import LoadPlan, run_load, run_open_loop
 from wheelpit.bench.report import json_line, latency_table, throughput_table

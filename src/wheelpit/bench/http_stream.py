@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
+from wheelpit.errors import ConfigError
+
 # Inside generated text a quote is escaped, so `"content":` can only be a key of the chunk itself.
 _TEXT = re.compile(rb'"(?:text|content|reasoning_content|reasoning)": ?"(.)')
 _NO_TOKEN = re.compile(rb'"(?:role|finish_reason)": ?"')
@@ -259,7 +261,7 @@ class HttpClient:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"url is {url!r}: give http://HOST:PORT")
+            raise ConfigError(f"url is {url!r}: give http://HOST:PORT")
         self._host = parts.hostname
         self._is_tls = parts.scheme == "https"
         self._port = parts.port or (443 if self._is_tls else 80)
