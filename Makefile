@@ -70,7 +70,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 # These two install Wheelpit as well, so they need not wait for it.
 $(VENV)/.test-installed: $(VENV)/.torch pyproject.toml
 	@echo "Installing Wheelpit and what its tests need into $(VENV)"
-	@$(PIP_INSTALL) --editable ".[test]" "hatchling>=1.26"
+	@$(PIP_INSTALL) --editable ".[test]"
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.lint-installed: $(VENV)/.torch pyproject.toml

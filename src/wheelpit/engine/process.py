@@ -43,6 +43,9 @@ class EngineProcess:
                 [sys.executable, *worker, str(theirs.fileno()), str(level)],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
+                # Ctrl-C goes to the terminal's whole process group; the front end decides when
+                # the engine ends.
+                process_group=0,
                 env=_environment(),
             )
         self.channel = LoopChannel(ours, FromEngine)

@@ -97,7 +97,11 @@ class BlockingChannel:
     def flush_blocking(self) -> None:
         """Send everything kept, for a last message before the process ends."""
         self._socket.setblocking(True)
-        self._socket.sendall(self._outbox)
+        try:
+            self._socket.sendall(self._outbox)
+        except ConnectionError:
+            # Nobody is left to tell.
+            pass
         self._outbox.clear()
 
     def _wait_for_traffic(self) -> None:

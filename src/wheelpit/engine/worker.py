@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -45,8 +44,6 @@ LoadRunner = Callable[[EngineConfig, Callable[[str, float], None]], Runner]
 
 def main(load_runner: LoadRunner) -> int:
     """Serve one front end until it leaves. Returns the exit status."""
-    # Ctrl-C goes to the whole process group; the front end decides when the engine ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(
         level=int(sys.argv[-1]),
         format="%(levelname)s %(asctime)s [engine] %(message)s",
