@@ -34,15 +34,16 @@ def decode_dtype(num_sequences: int, dtype: torch.dtype, device: torch.device) -
     return dtype
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Tensor, gain: Tensor, floor: Tensor) -> Tensor:
     """Return x / sqrt(mean(x^2) + eps) * weight over the last dimension, in float32.
 
-    x: [..., E], any float dtype. weight: [E] float32. Sum of squares by one norm call: F.rms_norm
-    takes twice as long.
+    x: [..., E], any float dtype. gain: [E] float32, sqrt(E) * weight. floor: scalar tensor,
+    sqrt(E * eps). With them it is x / hypot(|x|, floor) * gain, half the price of F.rms_norm at a
+    decode step's sizes, and of any form that hands a Python number to a torch call (6, 12 and
+    12 us for [1, 384]).
     """
-    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    normalised: Tensor = (x * scale).mul_(weight)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    normalised: Tensor = x.div(norm.hypot_(floor)).mul_(gain)
     return normalised
 
 
@@ -82,6 +83,8 @@ def paged_attention(heads: Tensor, cache: LayerCache, inputs: AttentionInputs) -
     Rows are in the order of `inputs`: the decode groups, then the prefill chunks.
     Returns [T, H * D].
     """
+    if not inputs.chunks and len(inputs.decodes) == 1:
+        return attend_decodes(heads, cache, inputs.decodes[0])
     attended = []
     row = 0
     for group in inputs.decodes:
@@ -92,7 +95,7 @@ def paged_attention(heads: Tensor, cache: LayerCache, inputs: AttentionInputs) -
         rows = heads[row : row + chunk.num_tokens]
         attended.append(attend_chunk(rows, cache, chunk))
         row += chunk.num_tokens
-    return attended[0] if len(attended) == 1 else torch.cat(attended)
+    return torch.cat(attended)
 
 
 def attend_decodes(heads: Tensor, cache: LayerCache, group: DecodeGroup) -> Tensor:

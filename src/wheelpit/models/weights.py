@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wheelpit.errors import ModelLoadError
 from wheelpit.layers.linear import Linear
+from wheelpit.layers.norm import RMSNorm
 from wheelpit.models.registry import Model
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -86,9 +87,9 @@ def weight_targets(model: Model) -> dict[str, Tensor]:
 
 
 def seal(model: Model) -> None:
-    """Lay out every linear layer for the CPU's kernel; one at a time, to hold no model twice."""
+    """Bring loaded weights into the form the kernels take, one by one to hold no model twice."""
     for module in model.modules():
-        if isinstance(module, Linear):
+        if isinstance(module, (Linear, RMSNorm)):
             module.pack()
 
 

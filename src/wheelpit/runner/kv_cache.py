@@ -32,6 +32,20 @@ class KVCache:
     """[layers, 2, K, N, S, D], keys at 0 and values at 1."""
     layers: tuple[LayerCache, ...]
 
+    @classmethod
+    def of(cls, memory: Tensor) -> KVCache:
+        """Cut memory, [layers, 2, K, N, S, D], into its layers."""
+        num_kv_heads = memory.shape[2]
+        layers = tuple(
+            LayerCache(
+                by_slot=layer.flatten(0, 1).flatten(1, 2),
+                by_block=layer.flatten(0, 2).flatten(1, 2),
+                num_kv_heads=num_kv_heads,
+            )
+            for layer in memory
+        )
+        return cls(memory, layers)
+
     @property
     def num_blocks(self) -> int:
         return self.memory.shape[3]
@@ -47,16 +61,7 @@ def allocate_cache(
 ) -> KVCache:
     """Allocate zeroed blocks. On Linux their memory is taken only when first written."""
     shape = (model.num_layers, 2, model.num_kv_heads, num_blocks, block_size, model.head_dim)
-    memory = torch.zeros(shape, dtype=dtype, device=device)
-    layers = tuple(
-        LayerCache(
-            by_slot=layer.view(2 * model.num_kv_heads, num_blocks * block_size, model.head_dim),
-            by_block=layer.view(2 * model.num_kv_heads * num_blocks, block_size * model.head_dim),
-            num_kv_heads=model.num_kv_heads,
-        )
-        for layer in memory
-    )
-    return KVCache(memory, layers)
+    return KVCache.of(torch.zeros(shape, dtype=dtype, device=device))
 
 
 def block_bytes(model: ModelConfig, block_size: int, dtype: torch.dtype) -> int:

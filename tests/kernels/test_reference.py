@@ -1,0 +1,221 @@
+"""Each kernel against the formula written out token by token."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from wheelpit.kernels import onednn
+from wheelpit.kernels.attention_inputs import AttentionInputs
+from wheelpit.kernels.reference import paged_attention, rms_norm, rotate_, silu_and_mul, write_kv
+from wheelpit.layers.norm import RMSNorm
+from wheelpit.layers.placement import Placement
+from wheelpit.layers.rope_scaling import RopeScaling
+from wheelpit.layers.rotary import Rotary, rotary_frequencies
+from wheelpit.request import SamplingParams
+from wheelpit.runner.inputs import InputLayout, build_inputs
+from wheelpit.runner.kv_cache import KVCache
+from wheelpit.scheduling.batch import ScheduledBatch, ScheduledSequence
+from wheelpit.scheduling.sequence import Sequence
+
+CPU = torch.device("cpu")
+BLOCK = 4
+HEAD_DIM = 8
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_rms_norm_is_its_formula() -> None:
+    for shape in ((1, 5), (7, 48), (3, 2, 16)):
+        x = random(*shape) * 3
+        norm = RMSNorm(shape[-1], 1e-5, Placement(torch.float32, CPU))
+        norm.weight.copy_(random(shape[-1], seed=1))
+        norm.pack()
+        expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.weight
+        torch.testing.assert_close(norm(x), expected)
+
+
+def test_rms_norm_of_zeros_is_zero() -> None:
+    assert rms_norm(torch.zeros(2, 4), torch.ones(4), torch.tensor(0.1)).abs().sum() == 0
+
+
+def test_silu_and_mul_is_its_formula() -> None:
+    x = random(3, 10)
+    gate, up = x[:, :5], x[:, 5:]
+    torch.testing.assert_close(silu_and_mul(x), gate / (1 + (-gate).exp()) * up)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 16, 33])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_the_packed_linear_is_the_plain_one(rows: int, has_bias: bool) -> None:
+    weight, x = random(24, 40), random(rows, 40, seed=1)
+    bias = random(24, seed=2) if has_bias else None
+    if not onednn.can_pack(weight):
+        pytest.skip("this torch has no oneDNN")
+    packed = onednn.pack_linear(weight)
+    expected = x @ weight.T + (0 if bias is None else bias)
+    torch.testing.assert_close(onednn.packed_linear(x, packed, bias), expected)
+
+
+def test_rotation_keeps_the_dot_products_of_rotate_half() -> None:
+    """The rotated heads are permuted, queries and keys alike: only their products matter."""
+    positions = torch.tensor([0, 3, 17])
+    heads = random(3, 5, HEAD_DIM)
+    rotary = Rotary(HEAD_DIM, 100.0, None, 32, CPU)
+    angles = positions[:, None, None] * 100.0 ** (-torch.arange(0, HEAD_DIM, 2) / HEAD_DIM)
+    left, right = heads.chunk(2, -1)
+    expected = torch.cat(
+        (
+            left * angles.cos() - right * angles.sin(),
+            right * angles.cos() + left * angles.sin(),
+        ),
+        -1,
+    )
+    rotated = heads.clone()
+    rotate_(rotated, rotary(positions))
+    order = torch.arange(HEAD_DIM).view(2, -1).T.flatten()
+    torch.testing.assert_close(rotated, expected[..., order])
+
+
+def test_llama3_scaling_keeps_fast_and_divides_slow_frequencies() -> None:
+    scaling = RopeScaling(
+        kind="llama3",
+        factor=8.0,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=64,
+    )
+    plain = rotary_frequencies(32, 10000.0, None)
+    ratios = rotary_frequencies(32, 10000.0, scaling) / plain
+    wavelengths = 2 * math.pi / plain
+    assert (ratios[wavelengths < 16] == 1).all()
+    torch.testing.assert_close(
+        ratios[wavelengths > 64], torch.full_like(ratios, 1 / 8)[: sum(wavelengths > 64)]
+    )
+    assert all(a >= b for a, b in pairwise(ratios.tolist()))
+
+
+def attend_naively(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One query [H, D] over keys and values [L, K, D], head by head."""
+    num_heads, head_dim = query.shape
+    group = num_heads // keys.shape[1]
+    rows = []
+    for head in range(num_heads):
+        scores = keys[:, head // group] @ query[head] / math.sqrt(head_dim)
+        rows.append(scores.softmax(0) @ values[:, head // group])
+    return torch.cat(rows)
+
+
+class Case:
+    """Sequences with random keys and values, partly in the cache already."""
+
+    def __init__(self, work: list[tuple[int, int]], num_heads: int, num_kv_heads: int) -> None:
+        """work: (start, num_tokens) of each sequence."""
+        self.work = work
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
+        self.tokens = [
+            random(start + count, num_heads + 2 * num_kv_heads, HEAD_DIM, seed=index)
+            for index, (start, count) in enumerate(work)
+        ]
+
+    def run(self, dtype: torch.dtype, window: int | None = None) -> list[Tensor]:
+        """Return each sequence's [num_tokens, H * D]."""
+        num_blocks = 16 + sum(-(-len(tokens) // BLOCK) for tokens in self.tokens)
+        shape = (1, 2, self.num_kv_heads, num_blocks, BLOCK, HEAD_DIM)
+        memory = torch.full(shape, 1e4, dtype=dtype)
+        cache = KVCache.of(memory)
+        layout = InputLayout(num_blocks, BLOCK, self.num_kv_heads, window, dtype, CPU)
+        free = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(3)).tolist()
+        scheduled, done = [], []
+        for (start, count), tokens in zip(self.work, self.tokens, strict=True):
+            blocks = [free.pop() for _ in range(-(-len(tokens) // BLOCK))]
+            sequence = Sequence(
+                request_id="r",
+                token_ids=[0] * len(tokens),
+                num_prompt_tokens=len(tokens),
+                params=SamplingParams(temperature=0.0),
+                max_tokens=1,
+                seed=0,
+                block_ids=blocks,
+            )
+            scheduled.append(ScheduledSequence(sequence, start, count, True))
+            done.append(
+                torch.tensor([blocks[p // BLOCK] * BLOCK + p % BLOCK for p in range(start)])
+            )
+        layer = cache.layers[0]
+        for slots, tokens in zip(done, self.tokens, strict=True):
+            if len(slots):
+                write_kv(tokens[: len(slots), self.num_heads :].to(dtype), layer, slots)
+        inputs, _ = build_inputs(ScheduledBatch(tuple(scheduled)), layout)
+        rows = self._rows(inputs.attention, inputs.positions, inputs.sample_rows)
+        heads = torch.empty(len(inputs.positions), *self.tokens[0].shape[1:])
+        for tokens, (start, count), first in zip(self.tokens, self.work, rows, strict=True):
+            heads[first : first + count] = tokens[start:]
+        heads = heads.to(dtype)
+        write_kv(heads[:, self.num_heads :], layer, inputs.attention.slots)
+        attended = paged_attention(heads, layer, inputs.attention).float()
+        return [
+            attended[first : first + count]
+            for first, (_, count) in zip(rows, self.work, strict=True)
+        ]
+
+    def _rows(self, attention: AttentionInputs, positions: Tensor, last: Tensor) -> list[int]:
+        rows = [row - count + 1 for row, (_, count) in zip(last.tolist(), self.work, strict=True)]
+        for row, (start, count) in zip(rows, self.work, strict=True):
+            assert positions[row : row + count].tolist() == list(range(start, start + count))
+        return rows
+
+    def expected(self, dtype: torch.dtype, window: int | None = None) -> list[Tensor]:
+        results = []
+        for tokens, (start, count) in zip(self.tokens, self.work, strict=True):
+            tokens = tokens.to(dtype).float()
+            queries = tokens[:, : self.num_heads]
+            keys = tokens[:, self.num_heads : self.num_heads + self.num_kv_heads]
+            values = tokens[:, self.num_heads + self.num_kv_heads :]
+            rows = []
+            for position in range(start, start + count):
+                first = 0 if window is None else max(0, position - window + 1)
+                seen = slice(first, position + 1)
+                rows.append(attend_naively(queries[position], keys[seen], values[seen]))
+            results.append(torch.stack(rows))
+        return results
+
+
+WORK = {
+    "one token": [(0, 1)],
+    "one decode": [(9, 1)],
+    "prompts around a block": [(0, BLOCK - 1), (0, BLOCK), (0, BLOCK + 1)],
+    "decodes around a block": [(BLOCK - 2, 1), (BLOCK - 1, 1), (BLOCK, 1), (BLOCK + 1, 1)],
+    "chunks around a block": [(BLOCK - 1, 3), (BLOCK, 2), (BLOCK + 1, BLOCK)],
+    "mixed": [(5, 1), (0, 6), (30, 1), (3, 9), (0, 1), (17, 1), (8, 2), (12, 1)],
+    "very uneven decodes": [(700, 1), (2, 1), (3, 1), (690, 1), (0, 1)],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (4, 2), (6, 3), (3, 1), (8, 1)])
+@pytest.mark.parametrize("work", WORK.values(), ids=WORK)
+def test_paged_attention_is_attention(
+    work: list[tuple[int, int]], num_heads: int, num_kv_heads: int, dtype: torch.dtype
+) -> None:
+    case = Case(work, num_heads, num_kv_heads)
+    for ours, expected in zip(case.run(dtype), case.expected(dtype), strict=True):
+        torch.testing.assert_close(ours, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("window", [1, 3, BLOCK, 7])
+@pytest.mark.parametrize("work", WORK.values(), ids=WORK)
+def test_a_sliding_window_hides_what_is_older(work: list[tuple[int, int]], window: int) -> None:
+    case = Case(work, 4, 2)
+    results = zip(
+        case.run(torch.float32, window), case.expected(torch.float32, window), strict=True
+    )
+    for ours, expected in results:
+        torch.testing.assert_close(ours, expected, atol=2e-6, rtol=2e-6)
