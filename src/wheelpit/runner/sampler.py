@@ -137,51 +137,46 @@ def _perturb(logits: Tensor, draws: RandomDraws, noise: GumbelNoise) -> Tensor:
 
 
 def _top_k_top_p_floor(logits: Tensor, draws: RandomDraws) -> Tensor:
-    """Return the smallest logit that both filters keep, [R, 1]; ties with it are kept, too.
-
-    top_p keeps the fewest most likely of the top_k tokens whose probabilities, relative to all
-    top_k, reach it.
-    """
+    """Return the smallest logit that both filters keep, [R, 1]; ties with it are kept, too."""
     vocab_size = logits.shape[-1]
-    top_ks = None
-    width = vocab_size
+    limits = np.full(len(draws.rows), vocab_size)
     if draws.top_ks is not None:
         limits = np.where(draws.top_ks > 0, np.minimum(draws.top_ks, vocab_size), vocab_size)
-        top_ks = torch.from_numpy(limits).to(logits.device).unsqueeze(-1)
-        width = int(limits.max())
+    widest = int(limits[limits < vocab_size].max(initial=1))
+    top_ks = torch.from_numpy(limits).to(logits.device).unsqueeze(-1)
     if draws.top_ps is None:
-        assert top_ks is not None
-        return torch.topk(logits, width, dim=-1).values.gather(-1, top_ks - 1)
+        floor = torch.topk(logits, widest, dim=-1).values.gather(-1, top_ks.clamp_max(widest) - 1)
+        return floor.masked_fill_(top_ks == vocab_size, -torch.inf)
     top_ps = torch.from_numpy(draws.top_ps).to(logits.device).unsqueeze(-1)
-    if width > SORTED_PREFIX:
-        floor = _floor_in_prefix(logits, SORTED_PREFIX, top_ks, top_ps)
-        if floor is not None:
-            return floor
-    floor = _floor_in_prefix(logits, width, top_ks, top_ps)
-    assert floor is not None
-    return floor
+    if widest <= SORTED_PREFIX < vocab_size:
+        found = _top_p_floor(logits, SORTED_PREFIX, top_ks, top_ps)
+        if found is not None:
+            return found
+    found = _top_p_floor(logits, vocab_size, top_ks, top_ps)
+    assert found is not None
+    return found
 
 
-def _floor_in_prefix(
-    logits: Tensor, width: int, top_ks: Tensor | None, top_ps: Tensor
-) -> Tensor | None:
-    """Find the floor among each row's `width` largest; None if some row's lies below them."""
-    vocab_size = logits.shape[-1]
+def _top_p_floor(logits: Tensor, width: int, top_ks: Tensor, top_ps: Tensor) -> Tensor | None:
+    """Find the floor, [R, 1], among each row's `width` largest; None if some row's lies below.
+
+    top_p keeps the fewest most likely of the top_k tokens whose probabilities, relative to all
+    top_k, reach it. top_ks: [R, 1], V for all, else at most width. top_ps: [R, 1].
+    """
+    is_limited = top_ks < logits.shape[-1]
     ordered = torch.topk(logits, width, dim=-1).values  # [R, width], largest first
-    if top_ks is None:
-        log_mass = logits.logsumexp(dim=-1, keepdim=True)
-    else:
-        is_beyond = torch.arange(width, device=logits.device) >= top_ks
-        ordered = ordered.masked_fill(is_beyond, -torch.inf)
-        kept = torch.where(top_ks > width, logits, torch.nan) if width < vocab_size else None
-        log_mass = ordered.logsumexp(dim=-1, keepdim=True)
-        if kept is not None:
-            whole = logits.logsumexp(dim=-1, keepdim=True)
-            log_mass = torch.where(top_ks > width, whole, log_mass)
+    is_beyond = torch.arange(width, device=logits.device) >= top_ks
+    ordered.masked_fill_(is_beyond, -torch.inf)
+    log_mass = torch.where(
+        is_limited,
+        ordered.logsumexp(dim=-1, keepdim=True),
+        logits.logsumexp(dim=-1, keepdim=True),
+    )
     probs = (ordered - log_mass).exp()
-    before = probs.cumsum(dim=-1) - probs
-    is_kept = (before < top_ps) & (ordered > -torch.inf)
-    counts = is_kept.sum(dim=-1, keepdim=True)
-    if width < vocab_size and bool((counts == width).any()):
+    is_kept = (probs.cumsum(dim=-1) - probs < top_ps) | (top_ps >= 1.0)
+    counts = (is_kept & ~is_beyond).sum(dim=-1, keepdim=True).clamp_min(1)
+    is_unknown = (counts == width) & ~is_limited & (top_ps < 1.0)
+    if width < logits.shape[-1] and bool(is_unknown.any()):
         return None
-    return ordered.gather(-1, counts - 1)
+    floor = ordered.gather(-1, counts - 1)
+    return floor.masked_fill_((top_ps >= 1.0) & ~is_limited, -torch.inf)
