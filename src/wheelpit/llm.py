@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from wheelpit.engine.arg_utils import EngineArgs
@@ -180,7 +181,11 @@ class LLM:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, disable=not show_progress, transient=True) as progress:
+        console = Console(stderr=True)
+        show_progress = show_progress and console.is_terminal
+        with Progress(
+            *columns, console=console, disable=not show_progress, transient=True
+        ) as progress:
             task = progress.add_task("Processed prompts", total=len(states))
             try:
                 while len(self._book):

@@ -5,14 +5,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
-from wheelpit.models.source import BUILTIN_FOLDER
-
-pytestmark = pytest.mark.skipif(
-    not (BUILTIN_FOLDER / "config.json").is_file(), reason="the built-in model is not there"
-)
-
 
 def test_generate_answers_offline_and_the_same_each_time(tmp_path):
     """Two prompts beside one another, far from the repository, with no network to fall back on."""

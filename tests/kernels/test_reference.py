@@ -128,10 +128,10 @@ class Case:
     def run(self, dtype: torch.dtype, window: int | None = None) -> list[Tensor]:
         """Return each sequence's [num_tokens, H * D]."""
         num_blocks = 16 + sum(-(-len(tokens) // BLOCK) for tokens in self.tokens)
-        shape = (1, 2, self.num_kv_heads, num_blocks, BLOCK, HEAD_DIM)
+        shape = (1, num_blocks, BLOCK, 2 * self.num_kv_heads, HEAD_DIM)
         memory = torch.full(shape, 1e4, dtype=dtype)
         cache = KVCache.of(memory)
-        layout = InputLayout(num_blocks, BLOCK, self.num_kv_heads, window, dtype, CPU)
+        layout = InputLayout(BLOCK, self.num_kv_heads, window, dtype, CPU)
         free = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(3)).tolist()
         scheduled, done = [], []
         for (start, count), tokens in zip(self.work, self.tokens, strict=True):

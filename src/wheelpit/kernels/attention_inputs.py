@@ -13,30 +13,33 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class LayerCache:
-    """One layer's blocks: [2, K, N, S, D], keys at 0 and values at 1, in two shapes.
+    """One layer's blocks: [N, S, 2 * K, D], a token's keys and then its values, in two shapes.
 
-    A KV head's slots lie together, so that a sequence's gathered blocks are one contiguous
-    [tokens, D] matrix per head, as batched products want it.
+    A token's heads lie together, and so do a block's tokens: scattered blocks are then read in the
+    longest possible pieces, which matters more than what the products would like best.
     """
 
     by_slot: Tensor
-    """[2 * K, N * S, D], for writing tokens."""
+    """[N * S, 2 * K, D], for writing tokens."""
     by_block: Tensor
-    """[2 * K * N, S * D], for gathering blocks."""
-    num_kv_heads: int
+    """[N, S * 2 * K * D], for gathering blocks."""
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.by_slot.shape[1] // 2
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeGroup:
     """Sequences with one query each, padded to the longest of them.
 
-    block_rows: [2 * K * B * M] int64, rows of LayerCache.by_block in [2, K, B, M] order.
+    block_ids: [B * M] int64, each sequence's blocks in turn.
     mask: [K * B, 1, M * S], 0 where a sequence may look and -inf elsewhere. Its dtype is the one
     in which the group attends.
     """
 
     num_sequences: int
-    block_rows: Tensor
+    block_ids: Tensor
     mask: Tensor
 
 
@@ -44,14 +47,14 @@ class DecodeGroup:
 class PrefillChunk:
     """Several consecutive queries of one sequence.
 
-    block_rows: [2 * K * M] int64, as in DecodeGroup; None if the chunk is the sequence's start.
+    block_ids: [M] int64, the sequence's; None if the chunk is its start.
     mask: [num_tokens, num_keys] bool, True where a query may look; None is plain causal (only
-    without block_rows).
+    without block_ids).
     """
 
     num_tokens: int
     num_keys: int
-    block_rows: Tensor | None
+    block_ids: Tensor | None
     mask: Tensor | None
 
 

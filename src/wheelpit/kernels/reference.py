@@ -73,7 +73,7 @@ def write_kv(kv: Tensor, cache: LayerCache, slots: Tensor) -> None:
     kv: [T, 2 * K, D], the cache's dtype: the keys of each KV head, then the values.
     slots: [T] int64, block_id * block_size + offset.
     """
-    cache.by_slot.index_copy_(1, slots, kv.transpose(0, 1))
+    cache.by_slot.index_copy_(0, slots, kv)
 
 
 def paged_attention(heads: Tensor, cache: LayerCache, inputs: AttentionInputs) -> Tensor:
@@ -101,21 +101,22 @@ def paged_attention(heads: Tensor, cache: LayerCache, inputs: AttentionInputs) -
 def attend_decodes(heads: Tensor, cache: LayerCache, group: DecodeGroup) -> Tensor:
     """Attend from one query per sequence: softmax(q k^T / sqrt(D) + mask) v, batched.
 
-    heads: [B, H + 2 * K, D]. Returns [B, H * D]. The blocks of all sequences are gathered into one
-    contiguous tensor, padded to the longest, so that two batched products serve them all.
+    heads: [B, H + 2 * K, D]. Returns [B, H * D]. The blocks of all sequences are gathered, padded
+    to the longest, and turned head by head into contiguous matrices, so that two batched products
+    serve them all.
     """
     num_sequences, _, head_dim = heads.shape
     num_kv_heads = cache.num_kv_heads
     num_heads = heads.shape[1] - 2 * num_kv_heads
-    gathered = cache.by_block.index_select(0, group.block_rows)
-    gathered = gathered.view(2, num_kv_heads * num_sequences, -1, head_dim)  # [2, K * B, M * S, D]
-    queries = heads[:, :num_heads].view(num_sequences, num_kv_heads, -1, head_dim)
-    queries = queries.transpose(0, 1).reshape(num_kv_heads * num_sequences, -1, head_dim)
+    batch = num_kv_heads * num_sequences
     dtype = group.mask.dtype
-    keys, values = gathered.to(dtype).unbind(0)
-    scores = torch.baddbmm(
-        group.mask, queries.to(dtype), keys.transpose(1, 2), alpha=head_dim**-0.5
-    )
+    gathered = cache.by_block.index_select(0, group.block_ids)
+    gathered = gathered.view(num_sequences, -1, 2 * num_kv_heads, head_dim).permute(2, 0, 1, 3)
+    kv = gathered.to(dtype, memory_format=torch.contiguous_format)
+    keys, values = kv.contiguous().view(2, batch, -1, head_dim).unbind(0)  # [K * B, M * S, D]
+    queries = heads[:, :num_heads].view(num_sequences, num_kv_heads, -1, head_dim)
+    queries = queries.transpose(0, 1).reshape(batch, -1, head_dim).to(dtype)
+    scores = torch.baddbmm(group.mask, queries, keys.transpose(1, 2), alpha=head_dim**-0.5)
     attended = torch.bmm(torch.softmax(scores, dim=-1), values)  # [K * B, H / K, D]
     attended = attended.view(num_kv_heads, num_sequences, -1).transpose(0, 1)
     return attended.reshape(num_sequences, num_heads * head_dim).to(heads.dtype)
@@ -130,18 +131,19 @@ def attend_chunk(heads: Tensor, cache: LayerCache, chunk: PrefillChunk) -> Tenso
     num_tokens, _, head_dim = heads.shape
     num_kv_heads = cache.num_kv_heads
     num_heads = heads.shape[1] - 2 * num_kv_heads
-    if chunk.block_rows is None:
-        kv = heads[:, num_heads:].transpose(0, 1).view(2, num_kv_heads, num_tokens, head_dim)
+    if chunk.block_ids is None:
+        kv = heads[:, num_heads:]
     else:
-        gathered = cache.by_block.index_select(0, chunk.block_rows)
-        kv = gathered.view(2, num_kv_heads, -1, head_dim)[:, :, : chunk.num_keys]  # [2, K, L, D]
+        gathered = cache.by_block.index_select(0, chunk.block_ids)
+        kv = gathered.view(-1, 2 * num_kv_heads, head_dim)[: chunk.num_keys]
+    keys, values = kv.transpose(0, 1).view(2, num_kv_heads, 1, -1, head_dim).unbind(0)
     # KV heads are the batch, so that the queries of one share its keys without repeating them.
     queries = heads[:, :num_heads].view(num_tokens, num_kv_heads, -1, head_dim).permute(1, 2, 0, 3)
     shared = (-1, queries.shape[1], -1, -1)
     attended = F.scaled_dot_product_attention(
         queries,
-        kv[0].unsqueeze(1).expand(shared),
-        kv[1].unsqueeze(1).expand(shared),
+        keys.expand(shared),
+        values.expand(shared),
         attn_mask=chunk.mask,
         is_causal=chunk.mask is None,
     )  # [K, H / K, t, D]

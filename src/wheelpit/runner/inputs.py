@@ -29,7 +29,6 @@ GROUP_COST_BLOCKS = 64
 class InputLayout:
     """What of the model and its cache decides the shape of a step's tensors."""
 
-    num_blocks: int
     block_size: int
     num_kv_heads: int
     sliding_window: int | None
@@ -165,13 +164,12 @@ def _decode_group(table: Ids, starts: Ids, layout: InputLayout) -> DecodeGroup:
     is_hidden = keys > starts[:, None]
     if layout.sliding_window is not None:
         is_hidden |= keys <= starts[:, None] - layout.sliding_window
-    mask = np.where(is_hidden, np.float32(-np.inf), np.float32(0.0))
-    mask = np.tile(mask, (layout.num_kv_heads, 1))[:, None]  # [K * B, 1, M * S]
+    mask = np.where(is_hidden[:, None], np.float32(-np.inf), np.float32(0.0))  # [B, 1, M * S]
     dtype = decode_dtype(num_sequences, layout.dtype, layout.device)
     return DecodeGroup(
         num_sequences=num_sequences,
-        block_rows=_block_rows(table.ravel(), layout),
-        mask=_to_device(mask, layout).to(dtype),
+        block_ids=_to_device(table.ravel(), layout),
+        mask=_to_device(mask, layout).to(dtype).repeat(layout.num_kv_heads, 1, 1),
     )
 
 
@@ -187,15 +185,9 @@ def _prefill_chunk(scheduled: ScheduledSequence, blocks: Ids, layout: InputLayou
     return PrefillChunk(
         num_tokens=scheduled.num_tokens,
         num_keys=end,
-        block_rows=_block_rows(blocks, layout) if start > 0 else None,
+        block_ids=_to_device(blocks, layout) if start > 0 else None,
         mask=mask,
     )
-
-
-def _block_rows(block_ids: Ids, layout: InputLayout) -> Tensor:
-    """Return the rows of LayerCache.by_block of these blocks for every KV head, keys first."""
-    first_rows = np.arange(2 * layout.num_kv_heads)[:, None] * layout.num_blocks
-    return _to_device((first_rows + block_ids).ravel(), layout)
 
 
 def _slots(block_ids: Ids, positions: Ids, layout: InputLayout) -> Ids:

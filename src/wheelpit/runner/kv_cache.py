@@ -29,38 +29,29 @@ class KVCache:
     """All blocks of all layers in one tensor, and each layer's views of it."""
 
     memory: Tensor
-    """[layers, 2, K, N, S, D], keys at 0 and values at 1."""
+    """[layers, N, S, 2 * K, D], the keys of a token before its values."""
     layers: tuple[LayerCache, ...]
 
     @classmethod
     def of(cls, memory: Tensor) -> KVCache:
-        """Cut memory, [layers, 2, K, N, S, D], into its layers."""
-        num_kv_heads = memory.shape[2]
-        layers = tuple(
-            LayerCache(
-                by_slot=layer.flatten(0, 1).flatten(1, 2),
-                by_block=layer.flatten(0, 2).flatten(1, 2),
-                num_kv_heads=num_kv_heads,
-            )
-            for layer in memory
-        )
+        """Cut memory, [layers, N, S, 2 * K, D], into its layers."""
+        layers = tuple(LayerCache(layer.flatten(0, 1), layer.flatten(1)) for layer in memory)
         return cls(memory, layers)
 
     @property
     def num_blocks(self) -> int:
-        return self.memory.shape[3]
+        return self.memory.shape[1]
 
     def clear(self, block_ids: Tensor) -> None:
         """Zero these blocks in every layer. block_ids: [n] int64."""
-        by_block = self.memory.flatten(0, 2)  # [layers * 2 * K, N, S, D]
-        by_block.index_fill_(1, block_ids, 0.0)
+        self.memory.index_fill_(1, block_ids, 0.0)
 
 
 def allocate_cache(
     model: ModelConfig, block_size: int, num_blocks: int, dtype: torch.dtype, device: torch.device
 ) -> KVCache:
     """Allocate zeroed blocks. On Linux their memory is taken only when first written."""
-    shape = (model.num_layers, 2, model.num_kv_heads, num_blocks, block_size, model.head_dim)
+    shape = (model.num_layers, num_blocks, block_size, 2 * model.num_kv_heads, model.head_dim)
     return KVCache.of(torch.zeros(shape, dtype=dtype, device=device))
 
 

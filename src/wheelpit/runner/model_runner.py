@@ -68,7 +68,6 @@ class ModelRunner:
         self.num_blocks = choose_num_blocks(config, model_config, dtype, device)
         self._cache = allocate_cache(model_config, self.block_size, self.num_blocks, dtype, device)
         self._layout = InputLayout(
-            num_blocks=self.num_blocks,
             block_size=self.block_size,
             num_kv_heads=model_config.num_kv_heads,
             sliding_window=model_config.sliding_window,
