@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from wheelpit.kernels import onednn
-from wheelpit.kernels.attention_inputs import AttentionInputs
 from wheelpit.kernels.reference import paged_attention, rms_norm, rotate_, silu_and_mul, write_kv
 from wheelpit.layers.norm import RMSNorm
 from wheelpit.layers.placement import Placement
 from wheelpit.layers.rope_scaling import RopeScaling
 from wheelpit.layers.rotary import Rotary, rotary_frequencies
 from wheelpit.request import SamplingParams
+from wheelpit.runner import inputs
 from wheelpit.runner.inputs import InputLayout, build_inputs
 from wheelpit.runner.kv_cache import KVCache
 from wheelpit.scheduling.batch import ScheduledBatch, ScheduledSequence
@@ -131,7 +131,7 @@ class Case:
         shape = (1, num_blocks, BLOCK, 2 * self.num_kv_heads, HEAD_DIM)
         memory = torch.full(shape, 1e4, dtype=dtype)
         cache = KVCache.of(memory)
-        layout = InputLayout(BLOCK, self.num_kv_heads, window, dtype, CPU)
+        layout = InputLayout(BLOCK, window, dtype, CPU)
         free = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(3)).tolist()
         scheduled, done = [], []
         for (start, count), tokens in zip(self.work, self.tokens, strict=True):
@@ -153,20 +153,20 @@ class Case:
         for slots, tokens in zip(done, self.tokens, strict=True):
             if len(slots):
                 write_kv(tokens[: len(slots), self.num_heads :].to(dtype), layer, slots)
-        inputs, _ = build_inputs(ScheduledBatch(tuple(scheduled)), layout)
-        rows = self._rows(inputs.attention, inputs.positions, inputs.sample_rows)
-        heads = torch.empty(len(inputs.positions), *self.tokens[0].shape[1:])
+        step, _ = build_inputs(ScheduledBatch(tuple(scheduled)), layout)
+        rows = self._rows(step.positions, step.sample_rows)
+        heads = torch.empty(len(step.positions), *self.tokens[0].shape[1:])
         for tokens, (start, count), first in zip(self.tokens, self.work, rows, strict=True):
             heads[first : first + count] = tokens[start:]
         heads = heads.to(dtype)
-        write_kv(heads[:, self.num_heads :], layer, inputs.attention.slots)
-        attended = paged_attention(heads, layer, inputs.attention).float()
+        write_kv(heads[:, self.num_heads :], layer, step.attention.slots)
+        attended = paged_attention(heads, layer, step.attention).float()
         return [
             attended[first : first + count]
             for first, (_, count) in zip(rows, self.work, strict=True)
         ]
 
-    def _rows(self, attention: AttentionInputs, positions: Tensor, last: Tensor) -> list[int]:
+    def _rows(self, positions: Tensor, last: Tensor) -> list[int]:
         rows = [row - count + 1 for row, (_, count) in zip(last.tolist(), self.work, strict=True)]
         for row, (start, count) in zip(rows, self.work, strict=True):
             assert positions[row : row + count].tolist() == list(range(start, start + count))
@@ -219,3 +219,14 @@ def test_a_sliding_window_hides_what_is_older(work: list[tuple[int, int]], windo
     )
     for ours, expected in results:
         torch.testing.assert_close(ours, expected, atol=2e-6, rtol=2e-6)
+
+
+def test_one_padded_group_hides_whole_stretches_of_the_short_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inputs, "GROUP_COST_BLOCKS", 10**6)
+    case = Case([(1300, 1), (0, 1), (520, 1)], 4, 2)
+    for dtype in (torch.float32, torch.bfloat16):
+        for ours, expected in zip(case.run(dtype), case.expected(dtype), strict=True):
+            tolerance = TOLERANCE[dtype]
+            torch.testing.assert_close(ours, expected, atol=tolerance, rtol=tolerance)

@@ -34,8 +34,7 @@ class DecodeGroup:
     """Sequences with one query each, padded to the longest of them.
 
     block_ids: [B * M] int64, each sequence's blocks in turn.
-    mask: [K * B, 1, M * S], 0 where a sequence may look and -inf elsewhere. Its dtype is the one
-    in which the group attends.
+    mask: [B, 1, 1, M * S] in the model's dtype, 0 where a sequence may look and -inf elsewhere.
     """
 
     num_sequences: int

@@ -18,21 +18,6 @@ from wheelpit.kernels.attention_inputs import (
     PrefillChunk,
 )
 
-MOST_UPCAST_ROWS = 3
-"""See decode_dtype."""
-
-
-def decode_dtype(num_sequences: int, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Choose the dtype in which a group of decodes attends, given the cache's.
-
-    On a CPU, bmm of a few bfloat16 rows costs 25 us in oneDNN's set-up, 10 us in float32 with MKL;
-    from 4 sequences on, converting the keys and values costs more than that (2 threads, Zen 4,
-    context 160).
-    """
-    if device.type == "cpu" and num_sequences <= MOST_UPCAST_ROWS:
-        return torch.float32
-    return dtype
-
 
 def rms_norm(x: Tensor, gain: Tensor, floor: Tensor) -> Tensor:
     """Return x / sqrt(mean(x^2) + eps) * weight over the last dimension, in float32.
@@ -99,27 +84,21 @@ def paged_attention(heads: Tensor, cache: LayerCache, inputs: AttentionInputs) -
 
 
 def attend_decodes(heads: Tensor, cache: LayerCache, group: DecodeGroup) -> Tensor:
-    """Attend from one query per sequence: softmax(q k^T / sqrt(D) + mask) v, batched.
+    """Attend from one query per sequence, batched over the sequences.
 
     heads: [B, H + 2 * K, D]. Returns [B, H * D]. The blocks of all sequences are gathered, padded
-    to the longest, and turned head by head into contiguous matrices, so that two batched products
-    serve them all.
+    to the longest. The query heads that share a KV head stand in for several query tokens: no key
+    is repeated, and half the calls of two products and a softmax give the same.
     """
     num_sequences, _, head_dim = heads.shape
     num_kv_heads = cache.num_kv_heads
     num_heads = heads.shape[1] - 2 * num_kv_heads
-    batch = num_kv_heads * num_sequences
-    dtype = group.mask.dtype
     gathered = cache.by_block.index_select(0, group.block_ids)
-    gathered = gathered.view(num_sequences, -1, 2 * num_kv_heads, head_dim).permute(2, 0, 1, 3)
-    kv = gathered.to(dtype, memory_format=torch.contiguous_format)
-    keys, values = kv.contiguous().view(2, batch, -1, head_dim).unbind(0)  # [K * B, M * S, D]
+    kv = gathered.view(num_sequences, -1, 2, num_kv_heads, head_dim)
+    keys, values = kv.permute(2, 0, 3, 1, 4).unbind(0)  # [B, K, M * S, D]
     queries = heads[:, :num_heads].view(num_sequences, num_kv_heads, -1, head_dim)
-    queries = queries.transpose(0, 1).reshape(batch, -1, head_dim).to(dtype)
-    scores = torch.baddbmm(group.mask, queries, keys.transpose(1, 2), alpha=head_dim**-0.5)
-    attended = torch.bmm(torch.softmax(scores, dim=-1), values)  # [K * B, H / K, D]
-    attended = attended.view(num_kv_heads, num_sequences, -1).transpose(0, 1)
-    return attended.reshape(num_sequences, num_heads * head_dim).to(heads.dtype)
+    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask)
+    return attended.reshape(num_sequences, num_heads * head_dim)
 
 
 def attend_chunk(heads: Tensor, cache: LayerCache, chunk: PrefillChunk) -> Tensor:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wheelpit.kernels.attention_inputs import AttentionInputs, DecodeGroup, PrefillChunk
-from wheelpit.kernels.reference import decode_dtype
 from wheelpit.runner.sampling_inputs import SamplingInputs, build_sampling_inputs
 from wheelpit.scheduling.batch import ScheduledBatch, ScheduledSequence
 
@@ -30,7 +29,6 @@ class InputLayout:
     """What of the model and its cache decides the shape of a step's tensors."""
 
     block_size: int
-    num_kv_heads: int
     sliding_window: int | None
     dtype: torch.dtype
     device: torch.device
@@ -159,17 +157,15 @@ def _block_table(group: Sequence[ScheduledSequence], block_size: int) -> Ids:
 
 
 def _decode_group(table: Ids, starts: Ids, layout: InputLayout) -> DecodeGroup:
-    num_sequences, num_columns = table.shape
-    keys = np.arange(num_columns * layout.block_size)
+    keys = np.arange(table.shape[1] * layout.block_size)
     is_hidden = keys > starts[:, None]
     if layout.sliding_window is not None:
         is_hidden |= keys <= starts[:, None] - layout.sliding_window
-    mask = np.where(is_hidden[:, None], np.float32(-np.inf), np.float32(0.0))  # [B, 1, M * S]
-    dtype = decode_dtype(num_sequences, layout.dtype, layout.device)
+    mask = np.where(is_hidden[:, None, None], np.float32(-np.inf), np.float32(0.0))
     return DecodeGroup(
-        num_sequences=num_sequences,
+        num_sequences=len(table),
         block_ids=_to_device(table.ravel(), layout),
-        mask=_to_device(mask, layout).to(dtype).repeat(layout.num_kv_heads, 1, 1),
+        mask=_to_device(mask, layout).to(layout.dtype),
     )
 
 

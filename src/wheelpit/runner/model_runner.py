@@ -69,7 +69,6 @@ class ModelRunner:
         self._cache = allocate_cache(model_config, self.block_size, self.num_blocks, dtype, device)
         self._layout = InputLayout(
             block_size=self.block_size,
-            num_kv_heads=model_config.num_kv_heads,
             sliding_window=model_config.sliding_window,
             dtype=dtype,
             device=device,
@@ -92,29 +91,30 @@ class ModelRunner:
     def run(self, batch: ScheduledBatch) -> list[SampledToken]:
         """Compute the batch's tokens and answer in its order. Safe to repeat after an error."""
         inputs, sampling = build_inputs(batch, self._layout)
-        hidden = self.execute(inputs)
+        hidden, logits = self.execute(inputs)
         answers = [SampledToken()] * len(batch.sequences)
-        if sampling.num_rows:
-            logits = self._model.compute_logits(hidden[inputs.sample_rows])
-            for index, token in zip(
-                sampling.indices, sample(logits, sampling, self._noise), strict=True
-            ):
-                answers[index] = token
+        tokens = sample(logits, sampling, self._noise) if sampling.num_rows else []
+        for index, token in zip(sampling.indices, tokens, strict=True):
+            answers[index] = token
         for scores in inputs.prompt_scores:
             found = self._score_prompt(hidden, scores)
             answers[scores.index] = replace(answers[scores.index], prompt_logprobs=found)
         return answers
 
-    def execute(self, inputs: ModelInputs) -> Tensor:
-        """Run the forward pass and write the cache. Returns [T, E], rows as in `inputs`."""
+    def execute(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        """Run the model and write the cache.
+
+        Returns the hidden states [T, E] of all rows, and the logits [B, V] of the sampling ones.
+        """
         started = time.perf_counter()
         if inputs.fresh_block_ids is not None:
             self._cache.clear(inputs.fresh_block_ids)
         hidden: Tensor = self._model(
             inputs.token_ids, inputs.positions, self._cache.layers, inputs.attention
         )
+        logits = self._model.compute_logits(hidden.index_select(0, inputs.sample_rows))
         self.forward_s += time.perf_counter() - started
-        return hidden
+        return hidden, logits
 
     def _score_prompt(self, hidden: Tensor, scores: PromptScores) -> tuple[TokenLogprobs, ...]:
         found: list[TokenLogprobs] = []
