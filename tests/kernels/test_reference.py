@@ -65,7 +65,7 @@ def test_the_packed_linear_is_the_plain_one(rows: int, has_bias: bool) -> None:
 
 
 def test_rotation_keeps_the_dot_products_of_rotate_half() -> None:
-    """The rotated heads are permuted, queries and keys alike: only their products matter."""
+    """Heads are permuted before the rotation, queries and keys alike: their products stay."""
     positions = torch.tensor([0, 3, 17])
     heads = random(3, 5, HEAD_DIM)
     rotary = Rotary(HEAD_DIM, 100.0, None, 32, CPU)
@@ -78,10 +78,15 @@ def test_rotation_keeps_the_dot_products_of_rotate_half() -> None:
         ),
         -1,
     )
-    rotated = heads.clone()
-    rotate_(rotated, rotary(positions))
     order = torch.arange(HEAD_DIM).view(2, -1).T.flatten()
-    torch.testing.assert_close(rotated, expected[..., order])
+    for dtype in TOLERANCE:
+        rotated = heads[..., order].to(dtype)
+        rotate_(rotated[:, 1:4], rotary(positions))
+        tolerance = TOLERANCE[dtype]
+        torch.testing.assert_close(
+            rotated[:, 1:4].float(), expected[:, 1:4, order], atol=tolerance, rtol=tolerance
+        )
+        assert torch.equal(rotated[:, [0, 4]], heads[:, [0, 4]][..., order].to(dtype))
 
 
 def test_llama3_scaling_keeps_fast_and_divides_slow_frequencies() -> None:

@@ -184,26 +184,37 @@ def test_a_row_that_is_not_finite_ends_alone(bad: float) -> None:
     assert [answers[0], answers[2]] == [expected[0], expected[2]]
 
 
-def test_a_wide_vocabulary_is_filtered_as_exactly_as_a_small_one() -> None:
-    """top_p first looks at a part of the vocabulary; a flat distribution needs more of it."""
+WIDE = [  # spread of the logits, min_p, top_k, top_p
+    (0.1, 0.0, 0, 0.9),
+    (4.0, 0.0, 0, 0.9),
+    (0.1, 0.0, 700, 0.5),
+    (3.0, 0.0, 300, 0.99),
+    (0.1, 0.0, 1500, 1.0),
+    (1.0, 0.02, 0, 1.0),
+    (1.0, 0.001, 0, 0.7),
+    (2.0, 0.01, 90, 0.8),
+]
+
+
+@pytest.mark.parametrize(("spread", "min_p", "top_k", "top_p"), WIDE)
+def test_a_wide_vocabulary_is_filtered_as_exactly_as_a_small_one(
+    spread: float, min_p: float, top_k: int, top_p: float
+) -> None:
+    """A row looks at a part of the vocabulary first; a flat distribution needs more of it."""
     vocab = 2000
-    generator = torch.Generator().manual_seed(0)
-    for spread, top_k, top_p in [(0.1, 0, 0.9), (4.0, 0, 0.9), (0.1, 700, 0.5), (3.0, 300, 0.99)]:
-        logits = spread * torch.randn(2, vocab, generator=generator)
-        params = SamplingParams(top_k=top_k, top_p=top_p, temperature=1.0)
-        ordered = logits.double().sort(descending=True)
-        width = top_k or vocab
-        probs = ordered.values[:, :width].softmax(-1)
-        kept = (probs.cumsum(-1) - probs) < top_p
-        seen = [set[int](), set[int]()]
-        for seed in range(150):
-            answers = run([Row(params, [1], [], seed), Row(params, [1], [], seed + 999)], logits)
-            for index, answer in enumerate(answers):
-                assert answer.token_id is not None
-                seen[index].add(answer.token_id)
-        for index in range(2):
-            allowed = set(ordered.indices[index, :width][kept[index]].tolist())
-            assert seen[index] <= allowed
+    logits = spread * torch.randn(1, vocab, generator=torch.Generator().manual_seed(0))
+    params = SamplingParams(min_p=min_p, top_k=top_k, top_p=top_p, temperature=1.0)
+    values, ids = logits[0].double().sort(descending=True)
+    values[values < values[0] + math.log(min_p or 1e-300)] = -math.inf
+    values[top_k or vocab :] = -math.inf
+    probs = values.softmax(-1)
+    is_kept = (probs.cumsum(-1) - probs < top_p) & (probs > 0)
+    noise = GumbelNoise()
+    for seed in range(40):
+        scores = noise([seed], [1], vocab)[0][ids] + values
+        scores[~is_kept] = -math.inf
+        answer = run([Row(params, [1], [], seed)], logits)[0]
+        assert answer.token_id == int(ids[scores.argmax()])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])

@@ -41,15 +41,18 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
 def rotate_(heads: Tensor, rotations: Tensor) -> None:
     """Turn each head by its token's position, in place.
 
-    heads: [T, H, D]. rotations: [T, 1, D / 2] complex64, e^(i * position * frequency).
+    heads: [T, H, D], a view with contiguous rows of D. rotations: [T, 1, D / 2] complex64,
+    e^(i * position * frequency).
 
-    Element j of a head pairs with element j + D / 2 as one complex number. The products are
-    written back *interleaved* (real, imaginary, real, ...): attention sees only dot products of
-    queries and keys that are permuted alike, and storing complex numbers as they are saves a copy.
+    A head's pairs are neighbours, (0, 1), (2, 3), ..., and so each is a complex number in memory;
+    the usual layout pairs j with j + D / 2. Attention sees only products of queries and keys,
+    which are permuted alike (see `layers/stored.interleaved`).
     """
-    real, imaginary = heads.float().chunk(2, dim=-1)
-    turned = torch.complex(real, imaginary).mul_(rotations)
-    heads.copy_(torch.view_as_real(turned).flatten(-2))
+    wide = heads.float()
+    pairs = wide.view(*wide.shape[:-1], -1, 2)
+    torch.view_as_complex(pairs).mul_(rotations)
+    if wide is not heads:
+        heads.copy_(wide)
 
 
 def write_kv(kv: Tensor, cache: LayerCache, slots: Tensor) -> None:

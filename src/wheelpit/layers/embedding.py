@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Iterator
+
+from torch import Tensor
 
 from wheelpit.layers.placement import Placement
+from wheelpit.layers.stored import Stored
 
 
-class Embedding(nn.Module):
+class Embedding:
     """Look up each token's row; the start of the residual stream."""
 
     def __init__(self, vocab_size: int, hidden_size: int, placement: Placement) -> None:
-        super().__init__()
-        table = torch.empty(vocab_size, hidden_size, dtype=placement.dtype, device=placement.device)
-        self.weight = nn.Parameter(table, requires_grad=False)
+        self.weight = placement.empty(vocab_size, hidden_size)
 
-    def forward(self, token_ids: Tensor) -> Tensor:
+    def stored(self) -> Iterator[tuple[str, Stored]]:
+        """Yield the name of the tensor in the checkpoint, after the layer's own, and its place."""
+        yield "weight", Stored(self.weight, tuple(self.weight.shape))
+
+    def pack(self) -> None:
+        """Do nothing: the table is used as it is loaded."""
+
+    def __call__(self, token_ids: Tensor) -> Tensor:
         """token_ids: [T] int64. Returns a new [T, E], float32."""
         return self.weight.index_select(0, token_ids).float()

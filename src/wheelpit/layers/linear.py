@@ -3,60 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from wheelpit.kernels import onednn
 from wheelpit.layers.placement import Placement
+from wheelpit.layers.stored import Stored, interleaved
 
 
-class Linear(nn.Module):
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What a checkpoint stores as one linear layer.
+
+    rotary_dim: if its outputs are heads to be rotated, their size; their halves are interleaved
+    when loaded, as `kernels/reference.rotate_` wants them.
+    """
+
+    num_outputs: int
+    rotary_dim: int | None = None
+
+
+class Linear:
     """x W^T + b, where W may stack the projections that a checkpoint stores one by one.
 
-    Written by the loader through `shards()`, then sealed by `pack()`.
+    Written by the loader through `stored()`, then sealed by `pack()`.
     """
 
     def __init__(
-        self, in_features: int, parts: dict[str, int], has_bias: bool, placement: Placement
+        self,
+        in_features: int,
+        projections: dict[str, Projection],
+        has_bias: bool,
+        placement: Placement,
     ) -> None:
-        """parts: the checkpoint's name of each projection and its number of outputs, stacked."""
-        super().__init__()
-        self.parts = parts
-        out_features = sum(parts.values())
-        self.weight = _empty((out_features, in_features), placement)
-        self.bias = _empty((out_features,), placement) if has_bias else None
+        """projections: by their names in the checkpoint, in the order of the outputs."""
+        self.projections = projections
+        size = sum(projection.num_outputs for projection in projections.values())
+        self.weight = placement.empty(size, in_features)
+        self.bias = placement.empty(size) if has_bias else None
         self._packed: Tensor | None = None
 
-    def tie(self, weight: nn.Parameter) -> None:
+    def tie(self, weight: Tensor) -> None:
         """Use another layer's weight, which then is loaded there and not here."""
         assert weight.shape == self.weight.shape, (weight.shape, self.weight.shape)
         self.weight = weight
-        self.parts = {}
+        self.projections = {}
 
-    def shards(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the name of each stored tensor and the view of ours that it fills."""
+    def stored(self) -> Iterator[tuple[str, Stored]]:
+        """Yield the name of each tensor in the checkpoint and where it goes."""
         start = 0
-        for name, size in self.parts.items():
-            yield f"{name}.weight", self.weight[start : start + size]
+        for name, projection in self.projections.items():
+            rows = slice(start, start + projection.num_outputs)
+            yield f"{name}.weight", _place(self.weight[rows], projection)
             if self.bias is not None:
-                yield f"{name}.bias", self.bias[start : start + size]
-            start += size
+                yield f"{name}.bias", _place(self.bias[rows], projection)
+            start = rows.stop
 
     def pack(self) -> None:
         """Lay the weight out for the CPU's kernel, if it has one, and let go of the plain copy."""
         if onednn.can_pack(self.weight):
             self._packed = onednn.pack_linear(self.weight)
-            self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
+            self.weight = self.weight.new_empty(0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """x: [T, in]. Returns [T, out]."""
         if self._packed is not None:
             return onednn.packed_linear(x, self._packed, self.bias)
         return F.linear(x, self.weight, self.bias)
 
 
-def _empty(shape: tuple[int, ...], placement: Placement) -> nn.Parameter:
-    values = torch.empty(shape, dtype=placement.dtype, device=placement.device)
-    return nn.Parameter(values, requires_grad=False)
+def _place(rows: Tensor, projection: Projection) -> Stored:
+    if projection.rotary_dim is None:
+        return Stored(rows, tuple(rows.shape))
+    return interleaved(rows, projection.rotary_dim)

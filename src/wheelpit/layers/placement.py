@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +17,7 @@ class Placement:
 
     dtype: torch.dtype
     device: torch.device
+
+    def empty(self, *shape: int) -> Tensor:
+        """Allocate a weight; its values are whatever was in memory."""
+        return torch.empty(shape, dtype=self.dtype, device=self.device)

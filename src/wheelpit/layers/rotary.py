@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wheelpit.layers.rope_scaling import RopeScaling
 
 
-class Rotary(nn.Module):
+class Rotary:
     """A table of e^(i * position * frequency), looked up once a step for all layers."""
 
     def __init__(
@@ -24,14 +24,13 @@ class Rotary(nn.Module):
         num_positions: int,
         device: torch.device,
     ) -> None:
-        super().__init__()
         # float64 on the CPU: at position 100 000 a float32 angle is off by 0.01.
         frequencies = rotary_frequencies(head_dim, theta, scaling)
         angles = torch.outer(torch.arange(num_positions, dtype=torch.float64), frequencies)
         table = torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
         self.table = table.to(device).unsqueeze(1)  # [positions, 1, D / 2]
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def __call__(self, positions: Tensor) -> Tensor:
         """positions: [T] int64. Returns [T, 1, D / 2] complex64."""
         return self.table.index_select(0, positions)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from wheelpit.kernels.attention_inputs import AttentionInputs, LayerCache
 from wheelpit.layers.attention import cached_attention
 from wheelpit.layers.embedding import Embedding
-from wheelpit.layers.linear import Linear
+from wheelpit.layers.linear import Linear, Projection
 from wheelpit.layers.mlp import GatedMLP
 from wheelpit.layers.norm import RMSNorm
 from wheelpit.layers.placement import Placement
@@ -17,11 +17,10 @@ from wheelpit.layers.rotary import Rotary
 from wheelpit.models.config import ModelConfig
 
 
-class Attention(nn.Module):
+class Attention:
     """Grouped-query self-attention."""
 
     def __init__(self, config: ModelConfig, placement: Placement) -> None:
-        super().__init__()
         self.head_dim = config.head_dim
         self.num_heads = config.num_heads
         self.num_kv_heads = config.num_kv_heads
@@ -29,41 +28,50 @@ class Attention(nn.Module):
         kv_size = config.num_kv_heads * config.head_dim
         self.qkv_proj = Linear(
             config.hidden_size,
-            {"q_proj": query_size, "k_proj": kv_size, "v_proj": kv_size},
+            {
+                "q_proj": Projection(query_size, rotary_dim=config.head_dim),
+                "k_proj": Projection(kv_size, rotary_dim=config.head_dim),
+                "v_proj": Projection(kv_size),
+            },
             config.has_qkv_bias,
             placement,
         )
         self.o_proj = Linear(
-            query_size, {"o_proj": config.hidden_size}, config.has_output_bias, placement
+            query_size,
+            {"o_proj": Projection(config.hidden_size)},
+            config.has_output_bias,
+            placement,
         )
-        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps, placement)
-        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps, placement)
+        self.q_norm = RMSNorm(
+            config.head_dim, config.rms_norm_eps, placement, is_of_rotary_heads=True
+        )
+        self.k_norm = RMSNorm(
+            config.head_dim, config.rms_norm_eps, placement, is_of_rotary_heads=True
+        )
 
-    def forward(
+    def __call__(
         self, x: Tensor, rotations: Tensor, cache: LayerCache, inputs: AttentionInputs
     ) -> Tensor:
         """x: [T, E]. Returns [T, E]."""
-        heads = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))  # [T, H + 2 * K, D]
-        queries, keys, _ = heads.split(
-            (self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1
-        )
+        heads = self.qkv_proj(x).view(len(x), -1, self.head_dim)  # [T, H + 2 * K, D]
+        queries = heads[:, : self.num_heads]
+        keys = heads[:, self.num_heads : self.num_heads + self.num_kv_heads]
         queries.copy_(self.q_norm(queries))
         keys.copy_(self.k_norm(keys))
         return self.o_proj(cached_attention(heads, rotations, cache, inputs))
 
 
-class Block(nn.Module):
+class Block:
     """Attention, then the MLP, each on the normalised and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, placement: Placement) -> None:
-        super().__init__()
         eps = config.rms_norm_eps
         self.input_layernorm = RMSNorm(config.hidden_size, eps, placement)
         self.self_attn = Attention(config, placement)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps, placement)
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, False, placement)
 
-    def forward(
+    def __call__(
         self, hidden: Tensor, rotations: Tensor, cache: LayerCache, inputs: AttentionInputs
     ) -> None:
         """hidden: [T, E] float32, the residual stream; added to in place."""
@@ -71,19 +79,18 @@ class Block(nn.Module):
         hidden += self.mlp(self.post_attention_layernorm(hidden))
 
 
-class Decoder(nn.Module):
+class Decoder:
     """Embedding, blocks and the final norm."""
 
     def __init__(self, config: ModelConfig, num_positions: int, placement: Placement) -> None:
-        super().__init__()
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, placement)
         self.rotary = Rotary(
             config.head_dim, config.rope_theta, config.rope_scaling, num_positions, placement.device
         )
-        self.layers = nn.ModuleList(Block(config, placement) for _ in range(config.num_layers))
+        self.layers = [Block(config, placement) for _ in range(config.num_layers)]
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, placement)
 
-    def forward(
+    def __call__(
         self,
         token_ids: Tensor,
         positions: Tensor,
@@ -98,26 +105,27 @@ class Decoder(nn.Module):
         return self.norm(hidden)
 
 
-class Qwen3ForCausalLM(nn.Module):
+class Qwen3ForCausalLM:
     """The decoder and the head that turns hidden states into logits."""
 
     def __init__(self, config: ModelConfig, num_positions: int, placement: Placement) -> None:
-        super().__init__()
         self.model = Decoder(config, num_positions, placement)
-        self.lm_head = Linear(config.hidden_size, {"lm_head": config.vocab_size}, False, placement)
+        self.lm_head = Linear(
+            config.hidden_size, {"lm_head": Projection(config.vocab_size)}, False, placement
+        )
         if config.tie_word_embeddings:
             self.lm_head.tie(self.model.embed_tokens.weight)
 
-    def forward(
+    def __call__(
         self,
         token_ids: Tensor,
         positions: Tensor,
         caches: Sequence[LayerCache],
         inputs: AttentionInputs,
     ) -> Tensor:
-        """See `Decoder.forward`."""
+        """See `Decoder`."""
         return self.model(token_ids, positions, caches, inputs)
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
-        """hidden: [B, E], rows of what forward returned. Returns [B, V] float32."""
+        """hidden: [B, E], rows of what the call returned. Returns [B, V] float32."""
         return self.lm_head(hidden).float()

@@ -17,9 +17,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from wheelpit.errors import ModelLoadError
+from wheelpit.layers.embedding import Embedding
 from wheelpit.layers.linear import Linear
 from wheelpit.layers.norm import RMSNorm
+from wheelpit.layers.stored import Stored
 from wheelpit.models.registry import Model
+
+Layer = Embedding | Linear | RMSNorm
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -43,14 +47,14 @@ def load_weights(model: Model, folder: Path) -> None:
             if not _is_superfluous(name):
                 continue
             raise ModelLoadError(f"{path}: tensor {name} has no place in {type(model).__name__}")
-        if tensor.shape != target.shape:
+        if tuple(tensor.shape) != target.shape:
             raise ModelLoadError(
                 f"{path}: tensor {name} has shape {list(tensor.shape)}, config.json asks for "
                 f"{list(target.shape)}"
             )
         if not tensor.is_floating_point():
             raise ModelLoadError(f"{path}: tensor {name} holds {tensor.dtype}, not floats")
-        target.copy_(tensor)
+        target.load(tensor)
         missing.pop(name, None)
     if missing:
         shown = ", ".join(list(missing)[:3]) + (", ..." if len(missing) > 3 else "")
@@ -63,34 +67,44 @@ def load_dummy_weights(model: Model, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, target in weight_targets(model).items():
         if name.endswith("norm.weight"):
-            target.fill_(1.0)
+            target.load(torch.ones(target.shape))
         elif name.endswith(".bias"):
-            target.zero_()
+            target.load(torch.zeros(target.shape))
         else:
             # Drawn on the CPU in float32, so that every dtype and device gets the same model.
-            target.copy_(torch.empty(target.shape).normal_(std=DUMMY_STD, generator=generator))
+            target.load(torch.empty(target.shape).normal_(std=DUMMY_STD, generator=generator))
     seal(model)
 
 
-def weight_targets(model: Model) -> dict[str, Tensor]:
-    """Return, for the name of every tensor in a checkpoint, the part of our weights it fills."""
-    targets: dict[str, Tensor] = {}
-    for path, module in model.named_modules():
-        parent = path.rpartition(".")[0]
-        if isinstance(module, Linear):
-            prefix = f"{parent}." if parent else ""
-            targets.update((prefix + name, view) for name, view in module.shards())
-        else:
-            own = module.named_parameters(recurse=False)
-            targets.update((f"{path}.{name}", parameter) for name, parameter in own)
+def weight_targets(model: Model) -> dict[str, Stored]:
+    """Return, for the name of every tensor in a checkpoint, the place it goes to."""
+    targets: dict[str, Stored] = {}
+    for path, layer in named_layers(model):
+        # A Linear names the projections in it, which a checkpoint has in its stead.
+        prefix = path.rpartition(".")[0] if isinstance(layer, Linear) else path
+        for name, place in layer.stored():
+            targets[f"{prefix}.{name}" if prefix else name] = place
     return targets
+
+
+def named_layers(node: object, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yield every layer with weights below a node, and the attributes that lead to it.
+
+    The attributes of our models are named as in a checkpoint. They are plain classes and not
+    nn.Module, whose call costs 1 us and whose attributes 0.7 us each: 3 % of a small model's step.
+    """
+    if isinstance(node, Layer):
+        yield path, node
+        return
+    children = enumerate(node) if isinstance(node, list) else getattr(node, "__dict__", {}).items()
+    for name, child in children:
+        yield from named_layers(child, f"{path}.{name}" if path else str(name))
 
 
 def seal(model: Model) -> None:
     """Bring loaded weights into the form the kernels take, one by one to hold no model twice."""
-    for module in model.modules():
-        if isinstance(module, (Linear, RMSNorm)):
-            module.pack()
+    for _, layer in named_layers(model):
+        layer.pack()
 
 
 def _is_superfluous(name: str) -> bool:

@@ -109,7 +109,7 @@ class ModelRunner:
         started = time.perf_counter()
         if inputs.fresh_block_ids is not None:
             self._cache.clear(inputs.fresh_block_ids)
-        hidden: Tensor = self._model(
+        hidden = self._model(
             inputs.token_ids, inputs.positions, self._cache.layers, inputs.attention
         )
         logits = self._model.compute_logits(hidden.index_select(0, inputs.sample_rows))
@@ -150,4 +150,4 @@ def _load_model(config: EngineConfig, model_config: ModelConfig, placement: Plac
         load_dummy_weights(model, config.model.seed)
     else:
         load_weights(model, Path(config.model.folder))
-    return model.eval()
+    return model

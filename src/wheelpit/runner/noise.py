@@ -28,10 +28,17 @@ class GumbelNoise:
     def __init__(self) -> None:
         self._philox = np.random.Philox(key=0)
 
-    def __call__(self, seeds: Sequence[int], positions: Sequence[int], vocab_size: int) -> Tensor:
+    def __call__(
+        self,
+        seeds: Sequence[int],
+        positions: Sequence[int],
+        vocab_size: int,
+        token_ids: NDArray[np.int64] | None = None,
+    ) -> Tensor:
         """Return [B, V] float32 on the CPU; row b depends on seeds[b] and positions[b] alone.
 
-        Token id t takes the t-th 32-bit word of the stream of key (seed, 0), counter (0, position).
+        token_ids: [B, C], return the noise of these tokens only, [B, C]. Token id t takes the t-th
+        32-bit word of the stream of key (seed, 0), counter (0, position).
         """
         num_words = -(-vocab_size // 2)
         bits = np.empty((len(seeds), num_words), dtype=np.uint64)
@@ -39,6 +46,8 @@ class GumbelNoise:
             self._philox.state = _state(seed, position)
             bits[row] = self._philox.random_raw(num_words)
         words = bits.view(np.uint32)[:, :vocab_size]
+        if token_ids is not None:
+            words = np.take_along_axis(words, token_ids, axis=1)
         # -log(-log1p(-u)), u in (0, 1]: the small values that decide a draw keep all their bits,
         # and u = 1 becomes -inf, a token never drawn.
         uniform = torch.from_numpy(words.astype(np.float32)).add_(0.5).mul_(-(2.0**-32))

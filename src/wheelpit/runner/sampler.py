@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wheelpit.runner.draws import argmax, draw_tokens
 from wheelpit.runner.logprobs import score_tokens
 from wheelpit.runner.noise import GumbelNoise
 from wheelpit.runner.sampling_inputs import LogitEdits, Penalties, RandomDraws, SamplingInputs
@@ -21,9 +22,6 @@ NOTHING_LEFT = (
     "no token is left to choose from: allowed_token_ids, bad_words, min_tokens or logit_bias "
     "exclude them all"
 )
-
-SORTED_PREFIX = 256
-"""top_p first looks at this many tokens: they nearly always hold the mass it wants."""
 
 
 def sample(logits: Tensor, inputs: SamplingInputs, noise: GumbelNoise) -> list[SampledToken]:
@@ -61,24 +59,14 @@ def _find_not_finite(logits: Tensor) -> dict[int, str]:
 
 
 def _choose(logits: Tensor, draws: RandomDraws | None, noise: GumbelNoise) -> list[int]:
-    if draws is None:
-        return _argmax(logits)
-    if len(draws.rows) == len(logits):
-        return _argmax(_perturb(logits, draws, noise))
-    token_ids = _argmax(logits)
-    rows = torch.from_numpy(draws.rows).to(logits.device)
-    drawn = _argmax(_perturb(logits[rows], draws, noise))
-    for row, token_id in zip(draws.rows.tolist(), drawn, strict=True):
-        token_ids[row] = token_id
-    return token_ids
-
-
-def _argmax(logits: Tensor) -> list[int]:
-    """Return the first largest of each row. numpy's takes a tenth of torch's time on a CPU."""
-    if logits.device.type == "cpu":
-        found: list[int] = logits.numpy().argmax(axis=-1).tolist()
+    if draws is not None and len(draws.rows) == len(logits):
+        token_ids = draw_tokens(logits, draws, noise)
     else:
-        found = logits.argmax(dim=-1).tolist()
+        token_ids = argmax(logits)
+        if draws is not None:
+            rows = torch.from_numpy(draws.rows).to(logits.device)
+            token_ids[draws.rows] = draw_tokens(logits[rows], draws, noise)
+    found: list[int] = token_ids.tolist()
     return found
 
 
@@ -119,64 +107,3 @@ def _apply_penalties(logits: Tensor, penalties: Penalties) -> None:
     values -= on_device(penalties.frequency) * num_outputs
     values -= on_device(penalties.presence) * (num_outputs > 0)
     logits[rows, columns] = values
-
-
-def _perturb(logits: Tensor, draws: RandomDraws, noise: GumbelNoise) -> Tensor:
-    """Return temperature-scaled, filtered logits plus noise, [R, V]."""
-    device = logits.device
-    logits = logits.div_(torch.from_numpy(draws.temperatures).to(device).unsqueeze(-1))
-    if draws.min_ps is not None:
-        # p >= min_p * max(p), in log space; log(0) = -inf keeps all.
-        floor = torch.from_numpy(draws.min_ps).to(device).log().unsqueeze(-1)
-        floor += logits.amax(dim=-1, keepdim=True)
-        logits.masked_fill_(logits < floor, -torch.inf)
-    if draws.top_ks is not None or draws.top_ps is not None:
-        floor = _top_k_top_p_floor(logits, draws)
-        logits.masked_fill_(logits < floor, -torch.inf)
-    return logits + noise(draws.seeds, draws.positions, logits.shape[-1]).to(device)
-
-
-def _top_k_top_p_floor(logits: Tensor, draws: RandomDraws) -> Tensor:
-    """Return the smallest logit that both filters keep, [R, 1]; ties with it are kept, too."""
-    vocab_size = logits.shape[-1]
-    limits = np.full(len(draws.rows), vocab_size)
-    if draws.top_ks is not None:
-        limits = np.where(draws.top_ks > 0, np.minimum(draws.top_ks, vocab_size), vocab_size)
-    widest = int(limits[limits < vocab_size].max(initial=1))
-    top_ks = torch.from_numpy(limits).to(logits.device).unsqueeze(-1)
-    if draws.top_ps is None:
-        floor = torch.topk(logits, widest, dim=-1).values.gather(-1, top_ks.clamp_max(widest) - 1)
-        return floor.masked_fill_(top_ks == vocab_size, -torch.inf)
-    top_ps = torch.from_numpy(draws.top_ps).to(logits.device).unsqueeze(-1)
-    if widest <= SORTED_PREFIX < vocab_size:
-        found = _top_p_floor(logits, SORTED_PREFIX, top_ks, top_ps)
-        if found is not None:
-            return found
-    found = _top_p_floor(logits, vocab_size, top_ks, top_ps)
-    assert found is not None
-    return found
-
-
-def _top_p_floor(logits: Tensor, width: int, top_ks: Tensor, top_ps: Tensor) -> Tensor | None:
-    """Find the floor, [R, 1], among each row's `width` largest; None if some row's lies below.
-
-    top_p keeps the fewest most likely of the top_k tokens whose probabilities, relative to all
-    top_k, reach it. top_ks: [R, 1], V for all, else at most width. top_ps: [R, 1].
-    """
-    is_limited = top_ks < logits.shape[-1]
-    ordered = torch.topk(logits, width, dim=-1).values  # [R, width], largest first
-    is_beyond = torch.arange(width, device=logits.device) >= top_ks
-    ordered.masked_fill_(is_beyond, -torch.inf)
-    log_mass = torch.where(
-        is_limited,
-        ordered.logsumexp(dim=-1, keepdim=True),
-        logits.logsumexp(dim=-1, keepdim=True),
-    )
-    probs = (ordered - log_mass).exp()
-    is_kept = (probs.cumsum(dim=-1) - probs < top_ps) | (top_ps >= 1.0)
-    counts = (is_kept & ~is_beyond).sum(dim=-1, keepdim=True).clamp_min(1)
-    is_unknown = (counts == width) & ~is_limited & (top_ps < 1.0)
-    if width < logits.shape[-1] and bool(is_unknown.any()):
-        return None
-    floor = ordered.gather(-1, counts - 1)
-    return floor.masked_fill_((top_ps >= 1.0) & ~is_limited, -torch.inf)

@@ -54,19 +54,38 @@ class LogitEdits:
 
 @dataclass(frozen=True, slots=True)
 class RandomDraws:
-    """Parameters of the rows that draw at random. A filter that no row uses is None.
+    """Parameters of the rows that draw at random.
 
     positions: the index in its sequence of the token to draw; with the seed, it fixes the noise.
-    top_ks: 0 keeps all.
+    min_ps, top_ks, top_ps: 0, 0 and 1 keep all.
     """
 
     rows: Ids
     seeds: tuple[int, ...]
     positions: tuple[int, ...]
     temperatures: Values
-    min_ps: Values | None
-    top_ks: Ids | None
-    top_ps: Values | None
+    min_ps: Values
+    top_ks: Ids
+    top_ps: Values
+
+    @property
+    def is_filtered(self) -> NDArray[np.bool_]:
+        """Which rows exclude tokens."""
+        return (self.min_ps > 0.0) | (self.top_ks > 0) | (self.top_ps < 1.0)
+
+    def take(self, indices: Ids) -> RandomDraws:
+        """Return some of the rows."""
+        if len(indices) == len(self.rows):
+            return self
+        return RandomDraws(
+            rows=self.rows[indices],
+            seeds=tuple(self.seeds[index] for index in indices),
+            positions=tuple(self.positions[index] for index in indices),
+            temperatures=self.temperatures[indices],
+            min_ps=self.min_ps[indices],
+            top_ks=self.top_ks[indices],
+            top_ps=self.top_ps[indices],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +203,9 @@ def _random_draws(sequences: list[Sequence], rows: list[int]) -> RandomDraws:
         seeds=tuple(sequence.seed for sequence in drawn),
         positions=tuple(sequence.num_tokens for sequence in drawn),
         temperatures=_values(p.temperature for p in params),
-        min_ps=_values(p.min_p for p in params) if any(p.min_p > 0.0 for p in params) else None,
-        top_ks=_ids(p.top_k for p in params) if any(p.top_k > 0 for p in params) else None,
-        top_ps=_values(p.top_p for p in params) if any(p.top_p < 1.0 for p in params) else None,
+        min_ps=_values(p.min_p for p in params),
+        top_ks=_ids(p.top_k for p in params),
+        top_ps=_values(p.top_p for p in params),
     )
 
 
