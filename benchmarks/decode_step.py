@@ -4,6 +4,9 @@ No scheduler, no sockets: what remains is the model's forward pass, the sampler 
 their inputs. Without arguments it times the built-in model's shape with random weights.
 
     python benchmarks/decode_step.py [--model FOLDER] [--dtype auto] [--threads N]
+    python benchmarks/decode_step.py --ops [--threads N]
+
+With --ops it times single operations instead, each beside what it was chosen over.
 
 The last line is JSON.
 """
@@ -16,12 +19,22 @@ import logging
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 STARTED = time.perf_counter()
 
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
 from wheelpit.config import CacheConfig, EngineConfig, ModelOptions, SchedulerConfig  # noqa: E402
+from wheelpit.kernels import onednn  # noqa: E402
+from wheelpit.kernels.attention_inputs import DecodeGroup  # noqa: E402
+from wheelpit.kernels.reference import attend_decodes, rms_norm  # noqa: E402
 from wheelpit.request import SamplingParams  # noqa: E402
+from wheelpit.runner.kv_cache import KVCache  # noqa: E402
 from wheelpit.runner.model_runner import ModelRunner  # noqa: E402
 from wheelpit.scheduling.batch import ScheduledBatch, ScheduledSequence  # noqa: E402
 from wheelpit.scheduling.sequence import Sequence  # noqa: E402
@@ -97,13 +110,60 @@ def time_prefill(runner: ModelRunner) -> float:
     return PREFILL / statistics.median(times)
 
 
+def best_us(function: Callable[..., object], *args: object) -> float:
+    """Return the microseconds of the fastest of many calls."""
+    times = []
+    for _ in range(200):
+        started = time.perf_counter()
+        function(*args)
+        times.append(time.perf_counter() - started)
+    return round(1e6 * min(times), 1)
+
+
+@torch.inference_mode()
+def time_ops() -> None:
+    """Print what single operations cost, with warm caches."""
+    for rows in (1, 16, 128):
+        x = torch.randn(rows, 384)
+        gain, floor = torch.ones(384), torch.tensor(0.06)
+        print(f"norm [{rows}, 384]: ours {best_us(rms_norm, x, gain, floor)} us,", end=" ")
+        print(f"F.rms_norm {best_us(F.rms_norm, x, (384,), gain, 1e-5)} us")
+        for dtype in (torch.float32, torch.bfloat16):
+            weight, y = torch.randn(2048, 384, dtype=dtype), x.to(dtype)
+            if onednn.can_pack(weight):
+                packed = onednn.pack_linear(weight)
+                packed_us = best_us(onednn.packed_linear, y, packed, None)
+                plain_us = best_us(F.linear, y, weight)
+                print(f"[{rows}, 384] x [384, 2048] {dtype}: packed {packed_us} us,", end=" ")
+                print(f"F.linear {plain_us} us")
+    for num_sequences, num_blocks in ((1, 11), (16, 11), (16, 22)):
+        cache = KVCache.of(torch.randn(1, 2000, 16, 6, 64).bfloat16()).layers[0]
+        heads = torch.randn(num_sequences, 12, 64).bfloat16()
+        blocks = torch.randperm(2000)[: num_sequences * num_blocks]
+        mask = torch.zeros(num_sequences, 1, 1, 16 * num_blocks, dtype=torch.bfloat16)
+        group = DecodeGroup(num_sequences, blocks, mask)
+        us = best_us(attend_decodes, heads, cache, group)
+        print(f"attention of {num_sequences} sequences of {num_blocks} blocks: {us} us")
+    logits = torch.randn(1, 8192)
+    print(f"top 64 of 8192: {best_us(torch.topk, logits, 64)} us,", end=" ")
+    print(f"torch.sort {best_us(logits.sort)} us,", end=" ")
+    print(f"numpy's sort {best_us(np.sort, logits.numpy())} us,", end=" ")
+    print(f"argmax {best_us(logits.argmax)} us,", end=" ")
+    print(f"numpy's argmax {best_us(logits.numpy().argmax)} us")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a model folder; the built-in shape if left out")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--ops", action="store_true", help="time single operations instead")
     parser.add_argument("--steps", type=int, default=200)
     args = parser.parse_args()
+    if args.ops:
+        torch.set_num_threads(args.threads or torch.get_num_threads())
+        time_ops()
+        return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.model or scratch

@@ -24,8 +24,8 @@ def rms_norm(x: Tensor, gain: Tensor, floor: Tensor) -> Tensor:
 
     x: [..., E], any float dtype. gain: [E] float32, sqrt(E) * weight. floor: scalar tensor,
     sqrt(E * eps). With them it is x / hypot(|x|, floor) * gain, half the price of F.rms_norm at a
-    decode step's sizes, and of any form that hands a Python number to a torch call (6, 12 and
-    12 us for [1, 384]).
+    decode step's sizes (`benchmarks/decode_step.py --ops`) and of any form that hands a Python
+    number to a torch call.
     """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     normalised: Tensor = x.div(norm.hypot_(floor)).mul_(gain)

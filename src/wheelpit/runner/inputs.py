@@ -20,8 +20,12 @@ from wheelpit.scheduling.batch import ScheduledBatch, ScheduledSequence
 
 Ids = NDArray[np.int64]
 
-GROUP_COST_BLOCKS = 64
-"""What a further decode group costs, in blocks of padding that would cost the same."""
+GROUP_COST_BLOCKS = 16
+"""What a further decode group costs, in blocks of padding that would cost the same.
+
+A group's calls take some 30 us a layer, gathering a block and attending to it 2 us
+(`benchmarks/decode_step.py --ops --threads 1`, Zen 4).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,55 +72,76 @@ class ModelInputs:
 
 def build_inputs(batch: ScheduledBatch, layout: InputLayout) -> tuple[ModelInputs, SamplingInputs]:
     """Lay out the batch's tokens, their slots and what each may attend to."""
-    ordered = sorted(range(len(batch.sequences)), key=lambda i: _order(batch.sequences[i]))
-    token_ids: list[int] = []
-    positions: list[Ids] = []
-    slots: list[Ids] = []
-    chunks: list[PrefillChunk] = []
+    order = sorted(range(len(batch.sequences)), key=lambda i: _order(batch.sequences[i]))
+    ordered = [batch.sequences[index] for index in order]
+    num_decodes = sum(scheduled.num_tokens == 1 for scheduled in ordered)
+    rows = _Rows(layout)
+    for group in _group_by_length(ordered[:num_decodes], layout.block_size):
+        rows.add_decodes(group)
+    for scheduled in ordered[num_decodes:]:
+        rows.add_chunk(scheduled)
     first_rows = [0] * len(ordered)
-    num_decodes = sum(scheduled.num_tokens == 1 for scheduled in batch.sequences)
-    decoding = [batch.sequences[i] for i in ordered[:num_decodes]]
-    for row, index in enumerate(ordered[:num_decodes]):
-        first_rows[index] = row
-    decodes: list[DecodeGroup] = []
-    for group in _group_by_length(decoding, layout.block_size):
-        starts = np.array([scheduled.start for scheduled in group])
-        table = _block_table(group, layout.block_size)
-        token_ids += [scheduled.sequence.token_ids[scheduled.start] for scheduled in group]
-        positions.append(starts)
-        slots.append(
-            _slots(table[np.arange(len(group)), starts // layout.block_size], starts, layout)
-        )
-        decodes.append(_decode_group(table, starts, layout))
-    for index in ordered[num_decodes:]:
-        scheduled = batch.sequences[index]
-        first_rows[index] = len(token_ids)
-        end = scheduled.start + scheduled.num_tokens
-        token_ids += scheduled.sequence.token_ids[scheduled.start : end]
-        span = np.arange(scheduled.start, end)
-        blocks = np.array(scheduled.sequence.block_ids[: -(-end // layout.block_size)])
-        positions.append(span)
-        slots.append(_slots(blocks[span // layout.block_size], span, layout))
-        chunks.append(_prefill_chunk(scheduled, blocks, layout))
+    for index, first_row in zip(order, rows.first_rows, strict=True):
+        first_rows[index] = first_row
     sample_rows = [
-        first_rows[index] + scheduled.num_tokens - 1
-        for index, scheduled in enumerate(batch.sequences)
+        first_row + scheduled.num_tokens - 1
+        for first_row, scheduled in zip(first_rows, batch.sequences, strict=True)
         if scheduled.samples
     ]
     fresh = _fresh_block_ids(batch, layout.block_size)
     inputs = ModelInputs(
-        token_ids=_to_device(np.array(token_ids), layout),
-        positions=_to_device(np.concatenate(positions), layout),
+        token_ids=_to_device(np.array(rows.token_ids), layout),
+        positions=_to_device(np.concatenate(rows.positions), layout),
         attention=AttentionInputs(
-            slots=_to_device(np.concatenate(slots), layout),
-            decodes=tuple(decodes),
-            chunks=tuple(chunks),
+            slots=_to_device(np.concatenate(rows.slots), layout),
+            decodes=tuple(rows.decodes),
+            chunks=tuple(rows.chunks),
         ),
         sample_rows=_to_device(np.array(sample_rows, dtype=np.int64), layout),
         fresh_block_ids=_to_device(np.array(fresh), layout) if fresh else None,
         prompt_scores=_prompt_scores(batch, first_rows),
     )
     return inputs, build_sampling_inputs(batch)
+
+
+class _Rows:
+    """The rows of a step while they are put together."""
+
+    def __init__(self, layout: InputLayout) -> None:
+        self.token_ids: list[int] = []
+        self.positions: list[Ids] = []
+        self.slots: list[Ids] = []
+        self.decodes: list[DecodeGroup] = []
+        self.chunks: list[PrefillChunk] = []
+        self.first_rows: list[int] = []
+        self._layout = layout
+
+    def add_decodes(self, group: Sequence[ScheduledSequence]) -> None:
+        """Add one row per sequence. group: the longest first."""
+        first_row = len(self.token_ids)
+        self.first_rows += range(first_row, first_row + len(group))
+        self.token_ids += [scheduled.sequence.token_ids[scheduled.start] for scheduled in group]
+        starts = np.array([scheduled.start for scheduled in group])
+        table = _block_table(group, self._layout.block_size)
+        last_blocks = table[np.arange(len(group)), starts // self._layout.block_size]
+        self._add_positions(starts, last_blocks)
+        self.decodes.append(_decode_group(table, starts, self._layout))
+
+    def add_chunk(self, scheduled: ScheduledSequence) -> None:
+        """Add the sequence's consecutive tokens."""
+        self.first_rows.append(len(self.token_ids))
+        end = scheduled.start + scheduled.num_tokens
+        self.token_ids += scheduled.sequence.token_ids[scheduled.start : end]
+        block_size = self._layout.block_size
+        blocks = np.array(scheduled.sequence.block_ids[: -(-end // block_size)])
+        positions = np.arange(scheduled.start, end)
+        self._add_positions(positions, blocks[positions // block_size])
+        self.chunks.append(_prefill_chunk(scheduled, blocks, self._layout))
+
+    def _add_positions(self, positions: Ids, block_ids: Ids) -> None:
+        block_size = self._layout.block_size
+        self.positions.append(positions)
+        self.slots.append(block_ids * block_size + positions % block_size)
 
 
 def _order(scheduled: ScheduledSequence) -> tuple[bool, int]:
@@ -184,10 +209,6 @@ def _prefill_chunk(scheduled: ScheduledSequence, blocks: Ids, layout: InputLayou
         block_ids=_to_device(blocks, layout) if start > 0 else None,
         mask=mask,
     )
-
-
-def _slots(block_ids: Ids, positions: Ids, layout: InputLayout) -> Ids:
-    return block_ids * layout.block_size + positions % layout.block_size
 
 
 def _fresh_block_ids(batch: ScheduledBatch, block_size: int) -> list[int]:

@@ -68,8 +68,8 @@ def choose_num_blocks(
 
     cache.num_blocks; cache.kv_cache_memory_bytes; on a GPU, what gpu_memory_utilization leaves
     beside the weights (call this after loading); on a CPU, the least of 1 GiB, enough for
-    max_num_seqs sequences of max_model_len, and the share gpu_memory_utilization of half the
-    available memory, but never less than one sequence needs.
+    max_num_seqs sequences of max_model_len, and gpu_memory_utilization of the available memory;
+    more than 1 GiB only where one sequence needs it.
 
     Raises ConfigError if one sequence of max_model_len does not fit.
     """
