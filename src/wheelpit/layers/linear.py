@@ -43,7 +43,7 @@ class Linear:
         size = sum(projection.num_outputs for projection in projections.values())
         self.weight = placement.empty(size, in_features)
         self.bias = placement.empty(size) if has_bias else None
-        self._packed: Tensor | None = None
+        self._packed: onednn.PackedLinear | None = None
 
     def tie(self, weight: Tensor) -> None:
         """Use another layer's weight, which then is loaded there and not here."""
@@ -62,15 +62,15 @@ class Linear:
             start = rows.stop
 
     def pack(self) -> None:
-        """Lay the weight out for the CPU's kernel, if it has one, and let go of the plain copy."""
+        """Lay the weight out for the CPU's kernels, if it has any."""
         if onednn.can_pack(self.weight):
-            self._packed = onednn.pack_linear(self.weight)
+            self._packed = onednn.PackedLinear(self.weight)
             self.weight = self.weight.new_empty(0)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: [T, in]. Returns [T, out]."""
         if self._packed is not None:
-            return onednn.packed_linear(x, self._packed, self.bias)
+            return self._packed(x, self.bias)
         return F.linear(x, self.weight, self.bias)
 
 

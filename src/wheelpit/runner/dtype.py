@@ -86,18 +86,18 @@ def measure_linears(model: ModelConfig, dtype: torch.dtype) -> list[float]:
     seconds = [0.0] * len(MEASURED_ROWS)
     for out_features, in_features in shapes:
         measured = max(1, min(out_features, MOST_MEASURED_WEIGHTS // in_features))
-        packed = onednn.pack_linear(torch.ones(measured, in_features, dtype=dtype))
+        packed = onednn.PackedLinear(torch.ones(measured, in_features, dtype=dtype))
         for index, rows in enumerate(MEASURED_ROWS):
             x = torch.ones(rows, in_features, dtype=dtype)
             seconds[index] += _fastest(x, packed) * out_features / measured
     return seconds
 
 
-def _fastest(x: torch.Tensor, packed: torch.Tensor) -> float:
+def _fastest(x: torch.Tensor, packed: onednn.PackedLinear) -> float:
     times = []
     for _ in range(NUM_ROUNDS + 1):
         started = time.perf_counter()
-        onednn.packed_linear(x, packed, None)
+        packed(x, None)
         times.append(time.perf_counter() - started)
     return min(times[1:])
 

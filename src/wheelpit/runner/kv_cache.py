@@ -6,9 +6,11 @@ knows bytes.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,7 +54,11 @@ def allocate_cache(
 ) -> KVCache:
     """Allocate zeroed blocks. On Linux their memory is taken only when first written."""
     shape = (model.num_layers, num_blocks, block_size, 2 * model.num_kv_heads, model.head_dim)
-    return KVCache.of(torch.zeros(shape, dtype=dtype, device=device))
+    if device.type != "cpu":
+        return KVCache.of(torch.zeros(shape, dtype=dtype, device=device))
+    # torch.zeros would write to all of it; numpy's come from the system, which zeroes on demand.
+    memory = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return KVCache.of(torch.from_numpy(memory).view(dtype).view(shape))
 
 
 def block_bytes(model: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
