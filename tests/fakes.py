@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from wheelpit.scheduling.batch import (
-    SampledToken,
-    ScheduledBatch,
-    ScheduledSequence,
-    TokenLogprobs,
-)
+from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
+from wheelpit.scheduling.logprobs import TokenLogprobs
 
 
 class ManualClock:

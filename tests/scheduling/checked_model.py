@@ -14,12 +14,8 @@ from dataclasses import dataclass
 
 from wheelpit.config import CacheConfig, SchedulerConfig
 from wheelpit.request import SamplingParams
-from wheelpit.scheduling.batch import (
-    SampledToken,
-    ScheduledBatch,
-    ScheduledSequence,
-    TokenLogprobs,
-)
+from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
+from wheelpit.scheduling.logprobs import TokenLogprobs
 from wheelpit.scheduling.scheduler import Scheduler
 from wheelpit.scheduling.sequence import Sequence
 

@@ -15,23 +15,17 @@ the request here, synchronously, and to tell the engine.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import secrets
 import time
-import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from wheelpit.config import EngineConfig
 from wheelpit.engine.arg_utils import AsyncEngineArgs, EngineArgs
+from wheelpit.engine.engine_link import EngineLink
 from wheelpit.engine.input_processor import InputProcessor, ParsedPrompt, parse_prompt
-from wheelpit.engine.messages import (
-    Call,
-    CallResult,
-    Ready,
-    StepOutput,
-)
+from wheelpit.engine.messages import Ready
 from wheelpit.engine.process import WORKER, EngineProcess
 from wheelpit.engine.request_book import RequestBook
 from wheelpit.engine.request_state import RequestOutputCollector, RequestState
@@ -71,15 +65,10 @@ class AsyncLLMEngine:
         self.model_config = model
         self.log_stats = log_stats
         self.log_requests = log_requests
-        self._process = process
-        self._ready: Ready | None = None
         self._inputs = InputProcessor(model, config.model.seed, capacity_tokens=2**63)
         watchers = [LoggingStatLogger(time.monotonic)] if log_stats else []
         self._book = RequestBook(process.channel.send, time.monotonic, [*stat_loggers, *watchers])
-        self._calls: dict[int, asyncio.Future[CallResult]] = {}
-        self._call_ids = itertools.count()
-        self._is_shut_down = False
-        self._death: EngineDeadError | None = None
+        self._link = EngineLink(process, self._book)
         self._is_paused = False
         self._resumed = asyncio.Event()
 
@@ -135,28 +124,18 @@ class AsyncLLMEngine:
 
     def wait_until_ready(self, on_phase: PhaseCallback = lambda name, seconds: None) -> None:
         """Block until the model is loaded; on_phase hears of each part of it with its seconds."""
-        if self._ready is not None:
+        if self._link.ready is not None:
             return
-        try:
-            self._ready = self._process.wait_until_ready(on_phase)
-        except BaseException as error:
-            self._is_shut_down = True
-            self._process.stop()
-            if isinstance(error, EngineDeadError):
-                self._death = error
-            raise
-        self._inputs = InputProcessor(
-            self.model_config,
-            self.config.model.seed,
-            self._ready.num_blocks * self._ready.block_size,
-        )
+        ready = self._link.wait_until_ready(on_phase)
+        capacity = ready.num_blocks * ready.block_size
+        self._inputs = InputProcessor(self.model_config, self.config.model.seed, capacity)
         log.info(
             "serving %s: %s on %s, KV cache of %d tokens, %d sequences at a time, context %d",
             self.model_config.name,
-            self._ready.dtype,
-            self._ready.device,
-            self._ready.num_blocks * self._ready.block_size,
-            self._ready.max_num_seqs,
+            ready.dtype,
+            ready.device,
+            capacity,
+            ready.max_num_seqs,
             self.config.model.max_model_len,
         )
 
@@ -165,16 +144,12 @@ class AsyncLLMEngine:
 
         Blocks until the process is gone: at most about two seconds.
         """
-        if self._is_shut_down:
-            return
-        self._is_shut_down = True
-        self._end_everything(EngineDeadError("the engine was shut down"))
-        self._process.stop()
+        self._link.close()
 
     def __del__(self) -> None:
         # Also runs on an engine whose constructor raised.
-        if getattr(self, "_process", None) is not None:
-            self.shutdown()
+        if getattr(self, "_link", None) is not None:
+            self._link.close()
 
     # --- requests
 
@@ -206,8 +181,7 @@ class AsyncLLMEngine:
         the engine process is gone, RuntimeError on a second event loop, EngineGenerateError for
         anything unforeseen.
         """
-        await self.check_health()
-        self._attach()
+        self._connect()
         state: RequestState | None = None
         try:
             state = await self._submit(
@@ -329,21 +303,16 @@ class AsyncLLMEngine:
     @property
     def errored(self) -> bool:
         """True when no request can be served any more."""
-        return self._is_shut_down or self._death is not None or not self._process.is_alive
+        return self._link.is_dead
 
     @property
     def dead_error(self) -> EngineDeadError:
         """A fresh exception that says why the engine is gone."""
-        error = EngineDeadError()
-        error.__cause__ = self._death
-        if self._death is None and not self._process.is_alive:
-            error.__cause__ = EngineDeadError(f"the engine process {self._process.describe_end()}")
-        return error
+        return self._link.dead_error
 
     async def check_health(self) -> None:
         """Raise EngineDeadError if the engine process is gone."""
-        if self.errored:
-            raise self.dead_error
+        self._link.check()
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -374,13 +343,14 @@ class AsyncLLMEngine:
     @property
     def ready(self) -> Ready:
         """What the engine resolved at its start: dtype, device, cache size."""
-        assert self._ready is not None, "the engine is not ready yet"
-        return self._ready
+        ready = self._link.ready
+        assert ready is not None, "the engine is not ready yet"
+        return ready
 
     @property
     def engine_pid(self) -> int:
         """The engine process's id, for operators and fault tests."""
-        return self._process.pid
+        return self._link.pid
 
     def stats(self) -> FrontEndStats:
         """A snapshot of queues, cache and totals."""
@@ -413,7 +383,7 @@ class AsyncLLMEngine:
             raise NotImplementedError(
                 "reset_prefix_cache supports neither reset_running_requests nor reset_connector"
             )
-        return bool(await self._call("reset_prefix_cache"))
+        return bool(await self._link.call("reset_prefix_cache"))
 
     # --- inside
 
@@ -432,8 +402,7 @@ class AsyncLLMEngine:
         for name, value in unsupported.items():
             if value is not None:
                 raise ValueError(f"{name} is not supported")
-        await self.check_health()
-        self._attach()
+        self._connect()
         while self._is_paused:
             await self._resumed.wait()
         now = time.monotonic()
@@ -444,7 +413,7 @@ class AsyncLLMEngine:
         token_ids = await self._tokenize(parsed, tokenization_kwargs or {})
         self._inputs.check_token_ids(token_ids)
         # Tokenizing may have taken a while on another thread.
-        await self.check_health()
+        self._link.check()
         messages = self._inputs.build(
             f"{request_id}-{secrets.token_hex(4)}",
             token_ids,
@@ -475,71 +444,12 @@ class AsyncLLMEngine:
             parsed.text, add_special_tokens=options.get("add_special_tokens", True)
         )
 
-    def _attach(self) -> None:
-        """Serve the socket from the running loop; an engine belongs to one loop at a time."""
-        if self._ready is None:
-            raise RuntimeError("the engine is not ready: call wait_until_ready() first")
-        loop = asyncio.get_running_loop()
-        channel = self._process.channel
-        if channel.loop is loop:
-            return
-        if channel.loop is not None and not channel.loop.is_closed():
-            raise RuntimeError(
-                "this engine is in use by another event loop; an engine belongs to the loop of "
-                "its first request: send requests from there (asyncio.run_coroutine_threadsafe) "
-                "or build one engine per loop"
-            )
-        # Requests of a loop that was closed can have no consumer any more.
-        self._book.discard(self._book.requests)
-        channel.detach()
-        self._resumed = asyncio.Event()
-        # Weak, or the loop would keep the engine alive and `del engine` would stop nothing.
-        reference = weakref.ref(self)
-
-        def on_message(message: StepOutput | CallResult) -> None:
-            if (engine := reference()) is not None:
-                engine._on_message(message)
-
-        def on_close() -> None:
-            if (engine := reference()) is not None:
-                engine._on_close()
-
-        channel.attach(loop, on_message, on_close)
-
-    def _on_message(self, message: StepOutput | CallResult) -> None:
-        if isinstance(message, StepOutput):
-            self._book.on_step(message)
-        elif isinstance(message, CallResult):
-            future = self._calls.pop(message.call_id, None)
-            if future is not None and not future.done():
-                future.set_result(message)
-
-    def _on_close(self) -> None:
-        """The engine process closed its socket: it is dead."""
-        reason = EngineDeadError(f"the engine process {self._process.describe_end()}")
-        log.error("%s; %d requests end with EngineDeadError", reason, len(self._book))
-        self._end_everything(reason)
-
-    def _end_everything(self, reason: EngineDeadError) -> None:
-        self._death = self._death or reason
-        self._book.fail_all(lambda: self.dead_error)
-        calls, self._calls = self._calls, {}
-        for future in calls.values():
-            if not future.done() and not future.get_loop().is_closed():
-                future.set_exception(self.dead_error)
-
-    async def _call(self, method: str) -> Any:
-        """Run one of the engine's control methods and return its answer."""
-        await self.check_health()
-        self._attach()
-        call_id = next(self._call_ids)
-        future: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
-        self._calls[call_id] = future
-        self._process.channel.send(Call(call_id, method))
-        result = await future
-        if result.error is not None:
-            raise EngineGenerateError(result.error)
-        return result.value
+    def _connect(self) -> None:
+        """Make sure that the engine lives and that the running loop serves it."""
+        self._link.check()
+        if self._link.attach():
+            # An Event belongs to the loop that first waited on it.
+            self._resumed = asyncio.Event()
 
 
 AsyncLLM = AsyncLLMEngine

@@ -10,7 +10,7 @@ import msgspec
 
 from wheelpit.config import EngineConfig
 from wheelpit.request import SamplingParams
-from wheelpit.scheduling.batch import TokenLogprobs
+from wheelpit.scheduling.logprobs import TokenLogprobs
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):

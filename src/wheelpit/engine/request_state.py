@@ -25,7 +25,7 @@ from wheelpit.request import (
     SampleLogprobs,
     SamplingParams,
 )
-from wheelpit.scheduling.batch import TokenLogprobs
+from wheelpit.scheduling.logprobs import TokenLogprobs
 from wheelpit.text.output_text import OutputText
 from wheelpit.text.tokenizer import Tokenizer
 

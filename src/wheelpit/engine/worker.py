@@ -8,6 +8,7 @@ because a watching thread does. There is no asyncio here.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import select
@@ -55,6 +56,9 @@ def main(load_runner: LoadRunner) -> int:
     core = _start(channel, load_runner)
     if core is None:
         return 1
+    # The model's objects live as long as the process: no collection need look at them again.
+    gc.collect()
+    gc.freeze()
     serve(channel, core)
     return 0
 

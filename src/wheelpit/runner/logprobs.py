@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wheelpit.scheduling.batch import TokenLogprobs
+from wheelpit.scheduling.logprobs import TokenLogprobs
 
 
 def score_tokens(

@@ -27,7 +27,8 @@ from wheelpit.runner.kv_cache import allocate_cache, choose_num_blocks
 from wheelpit.runner.logprobs import score_tokens
 from wheelpit.runner.noise import GumbelNoise
 from wheelpit.runner.sampler import sample
-from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence, TokenLogprobs
+from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
+from wheelpit.scheduling.logprobs import TokenLogprobs
 from wheelpit.scheduling.sequence import Sequence
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
+from wheelpit.scheduling.logprobs import TokenLogprobs
 from wheelpit.scheduling.sequence import Sequence
 
 
@@ -32,17 +31,6 @@ class ScheduledBatch:
     @property
     def num_tokens(self) -> int:
         return sum(scheduled.num_tokens for scheduled in self.sequences)
-
-
-class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Log-probabilities at one position: the chosen (or prompt) token first, then the top k.
-
-    The three lists are parallel; ranks count from 1. Raw: before temperature, penalties and bias.
-    """
-
-    token_ids: list[int]
-    logprobs: list[float]
-    ranks: list[int]
 
 
 @dataclass(frozen=True, slots=True)

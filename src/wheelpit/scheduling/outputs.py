@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheelpit.scheduling.batch import TokenLogprobs
+from wheelpit.scheduling.logprobs import TokenLogprobs
 from wheelpit.scheduling.sequence import Sequence
 from wheelpit.scheduling.stopping import FinishReason
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from wheelpit.request import SamplingParams
 
 if TYPE_CHECKING:
-    from wheelpit.scheduling.batch import TokenLogprobs
+    from wheelpit.scheduling.logprobs import TokenLogprobs
 
 Rank: TypeAlias = tuple[float, ...]
 
