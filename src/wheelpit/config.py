@@ -9,14 +9,14 @@ size needs torch and the machine) is `None` or "auto" here and resolved once by
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from wheelpit.errors import ConfigError
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 LoadFormat = Literal["auto", "safetensors", "dummy"]
-SchedulingPolicy = Literal["fcfs", "priority"]
+SchedulingPolicy = Literal["fcfs", "priority", "deadline", "fair"]
 
 
 def require(is_valid: bool, field_name: str, value: object, rule: str) -> None:
@@ -83,6 +83,8 @@ class SchedulerConfig:
     long_prefill_token_threshold: int = 0
     """Most prompt tokens of one sequence in one step; 0 is no limit but the budget."""
     policy: SchedulingPolicy = "fcfs"
+    priority_ageing_s: float = 30.0
+    """Seconds of waiting that make up for one level of priority; 0 never does."""
 
     def __post_init__(self) -> None:
         require(self.max_num_seqs >= 1, "max_num_seqs", self.max_num_seqs, "at least 1")
@@ -98,7 +100,14 @@ class SchedulerConfig:
             self.long_prefill_token_threshold,
             "at least 0",
         )
-        require(self.policy in ("fcfs", "priority"), "policy", self.policy, "fcfs or priority")
+        policies = get_args(SchedulingPolicy)
+        require(self.policy in policies, "policy", self.policy, f"one of {', '.join(policies)}")
+        require(
+            0.0 <= self.priority_ageing_s < float("inf"),
+            "priority_ageing_s",
+            self.priority_ageing_s,
+            "at least 0, and finite",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

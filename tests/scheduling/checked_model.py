@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from wheelpit.config import CacheConfig, SchedulerConfig
 from wheelpit.request import SamplingParams
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
+from wheelpit.scheduling.deadlines import NO_DEADLINES, Deadlines
 from wheelpit.scheduling.logprobs import TokenLogprobs
 from wheelpit.scheduling.scheduler import Scheduler
 from wheelpit.scheduling.sequence import Sequence
@@ -35,6 +36,8 @@ def make_sequence(
     priority: int = 0,
     arrival_s: float = 0.0,
     cache_salt: str | None = None,
+    tenant: str = "",
+    deadlines: Deadlines = NO_DEADLINES,
 ) -> Sequence:
     return Sequence(
         request_id=request_id,
@@ -48,6 +51,8 @@ def make_sequence(
         priority=priority,
         arrival_s=arrival_s,
         cache_salt=cache_salt,
+        tenant=tenant,
+        deadlines=deadlines,
     )
 
 

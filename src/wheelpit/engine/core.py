@@ -9,7 +9,7 @@ alone end, with finish_reason "error".
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from wheelpit.config import EngineConfig
@@ -19,8 +19,12 @@ from wheelpit.scheduling.batch import SampledToken, ScheduledBatch
 from wheelpit.scheduling.outputs import SequenceOutput
 from wheelpit.scheduling.scheduler import Scheduler
 from wheelpit.scheduling.sequence import Sequence
+from wheelpit.scheduling.tenants import TenantShare
 
 log = logging.getLogger(__name__)
+
+QUEUE_INTERVAL_S = 0.5
+"""How often the front end hears who waits, in order."""
 
 
 class Runner(Protocol):
@@ -53,6 +57,7 @@ class EngineCore:
         self._num_scheduled_tokens = 0
         self._run_s = 0.0
         self._step_s = 0.0
+        self._next_queue_s = 0.0
 
     @property
     def has_work(self) -> bool:
@@ -73,6 +78,8 @@ class EngineCore:
             priority=request.priority,
             arrival_s=request.arrival_s,
             cache_salt=request.cache_salt,
+            tenant=request.tenant,
+            deadlines=request.deadlines,
         )
         try:
             self._scheduler.add(sequence, self._clock())
@@ -90,6 +97,7 @@ class EngineCore:
         """Advance every scheduled sequence and say what came of it."""
         started = self._clock()
         outputs, self._pending = self._pending, []
+        outputs += map(self._describe, self._scheduler.expire(started))
         batch = self._scheduler.schedule(started)
         if batch.sequences:
             before_run = self._clock()
@@ -100,7 +108,23 @@ class EngineCore:
             self._num_steps += 1
         self._num_scheduled_tokens = batch.num_tokens
         self._step_s += self._clock() - started
-        return StepOutput(outputs, self.stats())
+        return StepOutput(
+            outputs,
+            self.stats(),
+            [sequence.request_id for sequence in batch.started],
+            self._queue(started),
+        )
+
+    def _queue(self, now: float) -> list[str] | None:
+        """Who waits, in order, if it is time to say so again."""
+        if not self._scheduler.num_waiting or now < self._next_queue_s:
+            return None
+        self._next_queue_s = now + QUEUE_INTERVAL_S
+        return [sequence.request_id for sequence in self._scheduler.queue()]
+
+    def set_tenants(self, shares: Mapping[str, TenantShare], default: TenantShare) -> None:
+        """Change the weights and seats of tenants."""
+        self._scheduler.set_tenants(shares, default)
 
     def stats(self) -> EngineStats:
         scheduler = self._scheduler.stats()
@@ -111,6 +135,7 @@ class EngineCore:
             num_steps=self._num_steps,
             num_scheduled_tokens=self._num_scheduled_tokens,
             num_preemptions=scheduler.num_preemptions,
+            num_timeouts=scheduler.num_timeouts,
             prefix_cache_queries=scheduler.prefix_cache_queries,
             prefix_cache_hits=scheduler.prefix_cache_hits,
             run_s=self._run_s,

@@ -10,7 +10,9 @@ import msgspec
 
 from wheelpit.config import EngineConfig
 from wheelpit.request import SamplingParams
+from wheelpit.scheduling.deadlines import NO_DEADLINES, Deadlines
 from wheelpit.scheduling.logprobs import TokenLogprobs
+from wheelpit.scheduling.tenants import TenantShare
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
@@ -33,6 +35,16 @@ class AddRequest(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     priority: int = 0
     arrival_s: float = 0.0
     cache_salt: str | None = None
+    tenant: str = ""
+    """Whose request it is, for the fair policy and the tenants' seats."""
+    deadlines: Deadlines = NO_DEADLINES
+
+
+class SetTenants(msgspec.Struct, frozen=True, tag=True):
+    """From now on these weights and seats hold; `default` for every tenant not named."""
+
+    tenants: dict[str, TenantShare]
+    default: TenantShare = TenantShare()
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True):
@@ -82,14 +94,15 @@ class TokenOutput(msgspec.Struct, array_like=True, omit_defaults=True):
     """What one step brought for one sequence.
 
     finish_reason: None while it runs, else "stop", "length", "abort" or "error".
-    stop_reason: the stop token id that ended it. error: the message, with reason "error".
+    stop_reason: the stop token id that ended it, or the name of the limit that it ran into
+    (see `scheduling/deadlines.py`). error: the message, with reason "error".
     num_cached_tokens, prompt_logprobs: on the sequence's first output only.
     """
 
     request_id: str
     token_ids: list[int]
     finish_reason: str | None = None
-    stop_reason: int | None = None
+    stop_reason: int | str | None = None
     logprobs: list[TokenLogprobs] | None = None
     num_cached_tokens: int | None = None
     prompt_logprobs: list[TokenLogprobs] | None = None
@@ -120,13 +133,21 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True):
     """Seconds spent in the runner (inputs, forward, sampling), summed over all steps."""
     step_s: float = 0.0
     """Seconds spent in whole steps, summed over all steps."""
+    num_timeouts: int = 0
+    """Sequences that missed a deadline."""
 
 
-class StepOutput(msgspec.Struct, frozen=True, tag=True):
-    """Everything one step brought."""
+class StepOutput(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Everything one step brought.
+
+    started: the sequences that were scheduled for the first time.
+    queue: those that wait, first the one that goes next; sent now and then, else None.
+    """
 
     outputs: list[TokenOutput]
     stats: EngineStats
+    started: list[str] = []
+    queue: list[str] | None = None
 
 
 class CallResult(msgspec.Struct, frozen=True, tag=True):
@@ -137,5 +158,5 @@ class CallResult(msgspec.Struct, frozen=True, tag=True):
     error: str | None = None
 
 
-ToEngine = Start | AddRequest | Abort | Call | Shutdown
+ToEngine = Start | AddRequest | Abort | SetTenants | Call | Shutdown
 FromEngine = Phase | Ready | StartFailed | StepOutput | CallResult

@@ -28,6 +28,7 @@ from wheelpit.engine.messages import (
     CallResult,
     Phase,
     Ready,
+    SetTenants,
     Shutdown,
     Start,
     StartFailed,
@@ -81,13 +82,17 @@ def serve(channel: BlockingChannel, core: EngineCore) -> None:
 
 
 def _handle(
-    message: Start | AddRequest | Abort | Call, channel: BlockingChannel, core: EngineCore
+    message: Start | AddRequest | Abort | SetTenants | Call,
+    channel: BlockingChannel,
+    core: EngineCore,
 ) -> None:
     match message:
         case AddRequest():
             core.add(message)
         case Abort(request_ids=request_ids):
             core.abort(request_ids)
+        case SetTenants(tenants=tenants, default=default):
+            core.set_tenants(tenants, default)
         case Call(call_id=call_id, method=method):
             channel.send(_call(call_id, method, core))
         case Start():

@@ -24,9 +24,13 @@ class ScheduledSequence:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledBatch:
-    """The work of one step. Empty when there is nothing to do."""
+    """The work of one step. Empty when there is nothing to do.
+
+    started: those of the sequences that were never scheduled before.
+    """
 
     sequences: tuple[ScheduledSequence, ...]
+    started: tuple[Sequence, ...] = ()
 
     @property
     def num_tokens(self) -> int:

@@ -30,11 +30,17 @@ again after a preemption, one token of decoding: all the same to the code below.
   batch yet. The smallest rank is never a victim: it always progresses, and so, in turn, does
   everybody. `add` refuses what even an empty cache could not hold, and a sequence that has filled
   the whole cache ends with "length".
-- A waiting sequence starts only if all of its known tokens fit into the blocks that are free,
-  less those promised to the rest of a running prefill, less one for each running sequence to grow
-  into; otherwise it would soon be preempted by them and have worked in vain. It is the head that
-  starts or nobody: the head is never overtaken, and fits at the latest when nothing runs.
-- A step that has preempted starts nobody, so that no sequence changes places twice in a step.
+- The head is the first by rank of the tenant whose turn it is, among those that have a seat left
+  (policies.py, tenants.py). It starts only if all of its known tokens fit into the blocks that are
+  free, less those promised to the rest of a running prefill, less one for each running sequence to
+  grow into; otherwise it would soon be preempted by them and have worked in vain. It is the head
+  that starts or nobody: the head is never overtaken, and fits at the latest when nothing runs.
+- A head that is urgent enough (`Policy.displaces`) does not wait for a seat or for blocks: the
+  running sequences of the largest ranks go back to waiting until it has both.
+- A step that had to preempt for blocks starts nobody, so that no sequence changes places twice.
+
+Time is an argument. `expire` ends what has missed a deadline; call it before `schedule`, and no
+step works on anything that is over.
 
 The life of a block is drawn in block_pool.py. A sequence takes blocks as its tokens are scheduled;
 `update` names those that the step has filled, and only then can others find them. All of a
@@ -49,19 +55,23 @@ Overlapping steps would need a count of tokens in flight beside it, and nothing 
 
 from __future__ import annotations
 
+import heapq
 from bisect import insort
 from collections import abc
+from collections.abc import Mapping
 
 from wheelpit.config import CacheConfig, SchedulerConfig, require
 from wheelpit.errors import ValidationError
 from wheelpit.scheduling import invariants
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
 from wheelpit.scheduling.block_pool import BlockPool
+from wheelpit.scheduling.forecast import Forecast
 from wheelpit.scheduling.outputs import SchedulerStats, SequenceOutput
-from wheelpit.scheduling.policies import POLICIES
+from wheelpit.scheduling.policies import make_policy
 from wheelpit.scheduling.prefix_cache import PrefixCache
 from wheelpit.scheduling.sequence import Rank, Sequence, SequenceStatus
 from wheelpit.scheduling.stopping import FinishReason, find_stop
+from wheelpit.scheduling.tenants import Tenants, TenantShare
 from wheelpit.scheduling.waiting_queue import WaitingQueue
 
 
@@ -86,7 +96,8 @@ class Scheduler:
         self._max_chunk = config.max_num_batched_tokens
         if config.enable_chunked_prefill and config.long_prefill_token_threshold:
             self._max_chunk = min(self._max_chunk, config.long_prefill_token_threshold)
-        self._rank = POLICIES[config.policy]
+        self._policy = make_policy(config)
+        self._forecast = Forecast(self._max_chunk)
 
         self._pool = BlockPool(num_blocks)
         self._prefix_cache = (
@@ -95,8 +106,13 @@ class Scheduler:
         self._sequences: dict[str, Sequence] = {}
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []  # by rank
+        self._tenants = Tenants()
+        self._deadlines: list[tuple[float, int, Sequence]] = []  # a heap; the ended are skipped
+        self._started: list[Sequence] = []
+        self._scheduled_s = 0.0
         self._num_added = 0
         self._num_preemptions = 0
+        self._num_timeouts = 0
         self._prefix_cache_queries = 0
         self._prefix_cache_hits = 0
 
@@ -117,10 +133,14 @@ class Scheduler:
         self._refuse_unservable(sequence)
         assert sequence.status is SequenceStatus.WAITING, f"{sequence.request_id} is not new"
         sequence.added_s = now
-        sequence.rank = self._rank(sequence, self._num_added)
+        sequence.number = self._num_added
         self._num_added += 1
+        sequence.rank = self._policy.rank(sequence, now, self._forecast)
         self._sequences[sequence.request_id] = sequence
+        self._tenants.on_waiting(sequence)
         self._waiting.push(sequence)
+        for moment in sequence.deadlines.moments:
+            heapq.heappush(self._deadlines, (moment, sequence.number, sequence))
 
     def abort(self, request_id: str) -> Sequence | None:
         """End a sequence in whatever state it is and free its blocks at once.
@@ -152,6 +172,61 @@ class Scheduler:
             self._prefix_cache.forget(sequence)
         return self.finish(sequence, "error", message)
 
+    def expire(self, now: float) -> list[SequenceOutput]:
+        """End every sequence that has missed a deadline, with "abort" and its name."""
+        outputs = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            sequence = heapq.heappop(self._deadlines)[2]
+            if sequence.is_finished:
+                continue
+            missed = sequence.deadlines.missed(
+                now,
+                was_scheduled=sequence.first_scheduled_s is not None,
+                has_output=sequence.has_output,
+            )
+            if missed is not None:
+                self._remove(sequence)
+                self._num_timeouts += 1
+                outputs.append(
+                    SequenceOutput(
+                        sequence,
+                        finish_reason="abort",
+                        stop_reason=missed,
+                        is_first=not sequence.has_output,
+                    )
+                )
+        return outputs
+
+    def set_tenants(self, shares: Mapping[str, TenantShare], default: TenantShare) -> None:
+        """Change the weights and seats of tenants, from the next start on."""
+        self._tenants.set_shares(shares, default)
+
+    def queue(self) -> list[Sequence]:
+        """Those that wait, in the order in which they would start if nothing came in between."""
+        if not self._policy.by_service:
+            return sorted(self._waiting, key=_rank_of)
+        by_tenant: dict[str, list[Sequence]] = {}
+        for sequence in sorted(self._waiting, key=_rank_of, reverse=True):
+            by_tenant.setdefault(sequence.tenant, []).append(sequence)
+        turns = [
+            (self._tenants.of(sequences[-1]).service, sequences[-1].rank, name)
+            for name, sequences in by_tenant.items()
+        ]
+        heapq.heapify(turns)
+        order: list[Sequence] = []
+        while turns:
+            service, _, name = turns[0]
+            sequences = by_tenant[name]
+            sequence = sequences.pop()
+            order.append(sequence)
+            if not sequences:
+                heapq.heappop(turns)
+                continue
+            num_tokens = sequence.num_prompt_tokens + self._forecast.output_tokens(sequence)
+            service += num_tokens / self._tenants.of(sequence).share.weight
+            heapq.heapreplace(turns, (service, sequences[-1].rank, name))
+        return order
+
     def reset_prefix_cache(self) -> bool:
         """Forget all cached blocks. False, and nothing happens, while any block is in use."""
         return self._prefix_cache is None or self._prefix_cache.reset()
@@ -165,18 +240,85 @@ class Scheduler:
             num_free_blocks=self._pool.num_free,
             kv_cache_usage=self._pool.usage,
             num_preemptions=self._num_preemptions,
+            num_timeouts=self._num_timeouts,
             prefix_cache_queries=self._prefix_cache_queries,
             prefix_cache_hits=self._prefix_cache_hits,
         )
 
     def schedule(self, now: float) -> ScheduledBatch:
         """Choose the work of the next step and give it the blocks it needs."""
+        self._scheduled_s = now
         scheduled: list[ScheduledSequence] = []
+        self._started = []
+        if self._policy.is_timed:
+            self._rerank_running(now)
+        if self._waiting:
+            self._displace(now)
         num_preemptions = self._num_preemptions
         budget, num_promised = self._schedule_running(scheduled)
         if self._waiting and self._num_preemptions == num_preemptions:
             self._start_waiting(scheduled, budget, num_promised, now)
-        return ScheduledBatch(tuple(scheduled))
+        return ScheduledBatch(tuple(scheduled), tuple(self._started))
+
+    def _rerank_running(self, now: float) -> None:
+        for sequence in self._running:
+            sequence.rank = self._policy.rank(sequence, now, self._forecast)
+        self._running.sort(key=_rank_of)
+
+    def _head(self, now: float) -> Sequence | None:
+        """The sequence that starts next; None if nobody waits whose tenant has a seat."""
+        tenants, policy = self._tenants, self._policy
+        while True:
+            heads = [head for head in self._waiting.heads() if tenants.of(head).may_start]
+            if not heads:
+                return None
+            if policy.by_service:
+                head = min(heads, key=lambda head: (tenants.of(head).service, head.rank))
+            else:
+                head = min(heads, key=_rank_of)
+            if not policy.is_timed:
+                return head
+            rank = policy.rank(head, now, self._forecast)
+            if rank == head.rank:
+                return head
+            self._waiting.rerank(head, rank)
+
+    def _displace(self, now: float) -> None:
+        """Make room for the head at the cost of less urgent running sequences, if it needs that
+        and that is enough.
+        """
+        head = self._head(now)
+        if head is None or not self._running:
+            return
+        room = self._room()
+        num_needed = -(-head.num_tokens // self._block_size)
+        num_seats = self._config.max_num_seqs - len(self._running)
+        if num_seats > 0 and num_needed <= room:
+            return
+        victims: list[Sequence] = []
+        for sequence in reversed(self._running):
+            is_behind = sequence.rank > head.rank
+            if not (is_behind and self._policy.displaces(head, sequence)):
+                return
+            victims.append(sequence)
+            # Its blocks, the one it was to grow into, and what was promised to its prefill.
+            room += max(len(sequence.block_ids), -(-sequence.num_tokens // self._block_size)) + 1
+            if num_needed <= room:
+                break
+        else:
+            return
+        for victim in victims:
+            self._running.remove(victim)
+            self._preempt(victim)
+
+    def _room(self) -> int:
+        """Blocks that a new sequence may take now: see `_start_waiting`."""
+        num_promised = sum(
+            -(-sequence.num_tokens // self._block_size) - len(sequence.block_ids)
+            for sequence in self._running
+            if sequence.num_tokens - sequence.num_computed_tokens > 1
+        )
+        return self._pool.num_free - max(0, num_promised) - len(self._running)
 
     def _schedule_running(self, scheduled: list[ScheduledSequence]) -> tuple[int, int]:
         """Give each running sequence its share; returns the rest of the budget, and the blocks
@@ -221,6 +363,7 @@ class Scheduler:
         sequence.num_computed_tokens = 0
         sequence.num_preemptions += 1
         sequence.status = SequenceStatus.WAITING
+        self._tenants.on_preempt(sequence)
         self._waiting.push(sequence)
         self._num_preemptions += 1
 
@@ -229,8 +372,10 @@ class Scheduler:
     ) -> None:
         """Start waiting sequences, in order, while there are seats, budget and blocks."""
         num_seats = self._config.max_num_seqs - len(self._running)
-        while self._waiting and num_seats > 0 and budget > 0:
-            sequence = self._waiting.peek()
+        while num_seats > 0 and budget > 0:
+            sequence = self._head(now)
+            if sequence is None:
+                break
             cached = self._find_prefix(sequence)
             start = len(cached) * self._block_size
             gap = sequence.num_tokens - start
@@ -241,7 +386,7 @@ class Scheduler:
             num_revived = sum(self._pool.num_users(block_id) == 0 for block_id in cached)
             if num_new + num_revived > self._pool.num_free - num_promised - len(self._running):
                 break
-            self._waiting.pop()
+            self._waiting.remove(sequence)
             self._start(sequence, cached, now)
             num_now = -(-(start + num_tokens) // self._block_size) - len(cached)
             sequence.block_ids += self._pool.allocate(num_now)
@@ -266,9 +411,11 @@ class Scheduler:
         sequence.block_ids = cached
         sequence.num_computed_tokens = len(cached) * self._block_size
         sequence.status = SequenceStatus.RUNNING
+        self._tenants.on_start(sequence, self._forecast.output_tokens(sequence))
         insort(self._running, sequence, key=_rank_of)
         if sequence.first_scheduled_s is None:
             sequence.first_scheduled_s = now
+            self._started.append(sequence)
             hits = min(sequence.num_computed_tokens, sequence.num_prompt_tokens)
             sequence.num_cached_tokens = hits
             if self._prefix_cache is not None and not sequence.params.skip_reading_prefix_cache:
@@ -283,6 +430,8 @@ class Scheduler:
         Drops what it brought for sequences that have ended since it was scheduled.
         """
         outputs: list[SequenceOutput] = []
+        if batch.sequences:
+            self._forecast.on_step(now - self._scheduled_s)
         block_size, prefix_cache = self._block_size, self._prefix_cache
         for scheduled, token in zip(batch.sequences, sampled, strict=True):
             sequence = scheduled.sequence
@@ -316,6 +465,7 @@ class Scheduler:
             sequence.has_output = True
             sequence.prompt_logprobs.clear()
         if stop is not None:
+            self._forecast.on_answer(sequence)
             self._remove(sequence)
         return SequenceOutput(
             sequence,
@@ -330,6 +480,7 @@ class Scheduler:
     def _remove(self, sequence: Sequence) -> None:
         """End the sequence: take it out of its place and free its blocks."""
         del self._sequences[sequence.request_id]
+        self._tenants.on_end(sequence)
         if sequence.status is SequenceStatus.RUNNING:
             self._running.remove(sequence)
             self._pool.free(sequence.block_ids)
@@ -337,6 +488,10 @@ class Scheduler:
         else:
             self._waiting.remove(sequence)
         sequence.status = SequenceStatus.FINISHED
+        if len(self._deadlines) > 6 * len(self._sequences) + 64:
+            # Each has three at most, so half of them or more have nobody left.
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].is_finished]
+            heapq.heapify(self._deadlines)
 
     def _refuse_unservable(self, sequence: Sequence) -> None:
         request_id, num_tokens = sequence.request_id, sequence.num_tokens
@@ -373,6 +528,8 @@ class Scheduler:
             self._sequences, self._waiting, self._running, self._pool, self._block_size
         )
         assert len(self._running) <= self._config.max_num_seqs, "more sequences run than seats"
+        self._tenants.check(list(self._waiting), self._running)
+        assert len(self._deadlines) <= 6 * len(self._sequences) + 64, "deadlines pile up"
 
 
 def _rank_of(sequence: Sequence) -> Rank:

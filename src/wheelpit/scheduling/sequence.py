@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from wheelpit.request import SamplingParams
+from wheelpit.scheduling.deadlines import NO_DEADLINES, Deadlines
 
 if TYPE_CHECKING:
     from wheelpit.scheduling.logprobs import TokenLogprobs
@@ -55,16 +56,22 @@ class Sequence:
     arrival_s: float = 0.0
     cache_salt: str | None = None
     """Sequences share cached blocks only with those of the same salt."""
+    tenant: str = ""
+    deadlines: Deadlines = NO_DEADLINES
 
     status: SequenceStatus = SequenceStatus.WAITING
     rank: Rank = ()
-    """Smaller goes first; given by the policy when the sequence is added."""
+    """Smaller goes first; given by the policy."""
+    number: int = 0
+    """Its place in the order of adding."""
     added_s: float = 0.0
     first_scheduled_s: float | None = None
     num_computed_tokens: int = 0
     num_cached_tokens: int | None = None
     """Prompt tokens found in the prefix cache when first scheduled; None before that."""
     num_preemptions: int = 0
+    num_charged_tokens: int | None = None
+    """What its tenant was charged when it first started; None before that."""
     block_ids: list[int] = field(default_factory=list)
     block_names: list[bytes] = field(default_factory=list)
     """The names of its first full blocks (see prefix_cache.py), as far as they were needed."""
