@@ -9,6 +9,7 @@
      └── ServerError                     the caller cannot fix it
           ├── EngineStartError (also a RuntimeError) the engine did not come up
           ├── EngineDeadError            the engine is gone; every later call raises this, too
+          ├── OverloadedError            more work than the limits allow; says when to try again
           └── EngineGenerateError        one request failed in an unforeseen way; the engine lives
 
 `ValidationError` is a `ValueError` because callers of vLLM up to 0.32 catch that, and a
@@ -87,6 +88,42 @@ class EngineDeadError(ServerError):
             message
             or "EngineCore encountered an issue. See stack trace (above) for the root cause."
         )
+
+
+class OverloadedError(ServerError):
+    """A request was refused before it cost anything: there is more work than the limits allow.
+
+    retry_after_s: when to try again, from 1 second to ten minutes. An estimate of the wait that a
+    request at the end of the queue has now, or of when a tenant's rate allows more.
+    reason: "queue_full", "queue_tokens", "tenant_queue", "tenant_rate", or "deadline" (it would
+    start too late to be of use).
+    estimate_s: how long this request would have waited to start; None if that is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float = 1.0,
+        reason: str = "queue_full",
+        estimate_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.reason = reason
+        self.estimate_s = estimate_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        given = (str(self), self.retry_after_s, self.reason, self.estimate_s)
+        return (_rebuild_overloaded_error, given)
+
+
+def _rebuild_overloaded_error(
+    message: str, retry_after_s: float, reason: str, estimate_s: float | None
+) -> OverloadedError:
+    return OverloadedError(
+        message, retry_after_s=retry_after_s, reason=reason, estimate_s=estimate_s
+    )
 
 
 class EngineGenerateError(ServerError):

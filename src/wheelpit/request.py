@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypeAlias, TypedDict
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
@@ -342,7 +342,8 @@ class CompletionOutput:
     """One completion of a request.
 
     finish_reason is None while running, then "stop", "length", "abort" or "error". stop_reason
-    says which stop string or stop token id ended it, None for EOS and for the others.
+    says which stop string or stop token id ended it; with "abort", which of its deadlines it missed
+    ("timeout", "queue_timeout", "ttft_timeout"); None for EOS and for the others.
     """
 
     index: int
@@ -376,6 +377,19 @@ class RequestMetrics:
     last_token_ts: float = 0.0
     first_token_latency: float = 0.0
     num_preemptions: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestProgress:
+    """How far a request has got that may have no output yet.
+
+    position: its place in the queue, from 1; None once it runs. eta_s: estimated seconds until it
+    starts; None once it runs, and while nothing is known to tell it from.
+    """
+
+    state: Literal["queued", "running"]
+    position: int | None = None
+    eta_s: float | None = None
 
 
 class RequestOutput:

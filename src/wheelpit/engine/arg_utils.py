@@ -8,6 +8,7 @@ with an option silently ignored. A misspelt name is the dataclass's own TypeErro
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -26,6 +27,10 @@ DTYPES = {
 
 DEFAULT_MAX_NUM_SEQS = 128
 DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048
+
+SERVER_BOUNDS: Mapping[str, int] = {"max_num_queued_reqs": 512, "max_num_queued_tokens": 2**18}
+"""What `wheelpit serve` does not exceed unless told to. A program that embeds the engine knows how
+much it submits, and has no bounds unless it asks for them."""
 
 
 @dataclass
@@ -73,6 +78,9 @@ class EngineArgs(UnsupportedArgs):
     enable_chunked_prefill: bool | None = None
     long_prefill_token_threshold: int = 0
     scheduling_policy: str = "fcfs"
+    """fcfs, priority, deadline or fair: see scheduling/policies.py."""
+    priority_ageing_s: float = 30.0
+    """Seconds of waiting that make up for one level of priority; 0 never does."""
 
     # The process
     num_threads: int | None = None
@@ -138,6 +146,7 @@ class EngineArgs(UnsupportedArgs):
                 enable_chunked_prefill=self.enable_chunked_prefill is not False,
                 long_prefill_token_threshold=self.long_prefill_token_threshold,
                 policy=self.scheduling_policy,  # type: ignore[arg-type]  # SchedulerConfig checks
+                priority_ageing_s=self.priority_ageing_s,
             ),
             max_logprobs=self.max_logprobs,
             num_threads=self.num_threads,
@@ -186,6 +195,30 @@ class AsyncEngineArgs(EngineArgs):
 
     enable_log_requests: bool = False
     """Log each request's parameters when it arrives."""
+
+    # Admission (engine/admission.py); None is no limit
+    max_num_queued_reqs: int | None = None
+    """Sequences that wait beyond the free seats; who comes then gets OverloadedError."""
+    max_num_queued_tokens: int | None = None
+    """Prompt tokens of those that wait."""
+    default_timeout: float | None = None
+    """Seconds from arrival to the end of a request that does not say itself."""
+    default_queue_timeout: float | None = None
+    """Likewise to its start."""
+    default_ttft_timeout: float | None = None
+    """Likewise to its first token."""
+    refuse_late: bool = False
+    """Refuse a request that would, as things stand, start after one of its deadlines."""
+    tenant_config: str | None = None
+    """A TOML file with limits of tenants: see engine/tenant_config.py."""
+
+    @classmethod
+    def for_server(cls, given: Mapping[str, Any]) -> Self:
+        """Build from a server's flags: what is not in them is bounded by `SERVER_BOUNDS`.
+
+        A bound that is given as None is off.
+        """
+        return cls(**{**SERVER_BOUNDS, **given})
 
 
 def parse_length(value: int | str | None) -> int:

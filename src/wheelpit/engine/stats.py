@@ -1,4 +1,4 @@
-"""What watchers of the engine are told: one record per step, one per finished request.
+"""What watchers of the engine are told: one record per step, one per request, however it ended.
 
 `AsyncLLMEngine` builds these; metrics and logs consume them. All seconds are of the front end's
 monotonic clock. Nothing here is mutated after it was handed out.
@@ -18,10 +18,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRequest:
-    """One request's life, all its completions together.
+    """One request's life, all its completions together. Every request makes exactly one.
 
-    finish_reason: "stop", "length", "abort" or "error"; of several completions, the last's.
-    A client that left counts as "abort". Times are None where the request did not get that far.
+    finish_reason: "stop", "length", "abort", "error" or "refused"; of several completions, the
+    last's. A client that left counts as "abort". Times are None where the request did not get that
+    far. One that was "refused" cost nothing: its counts are 0, and who measures latencies leaves it
+    out.
     """
 
     request_id: str
@@ -43,6 +45,10 @@ class FinishedRequest:
     """From first scheduled to the first token."""
     decode_s: float | None
     """From the first to the last token."""
+    stop_reason: str | None = None
+    """With "abort": the deadline that it missed, "timeout", "queue_timeout" or "ttft_timeout".
+    With "refused": the reason of its OverloadedError, or "invalid" after a ValidationError."""
+    tenant: str = ""
 
     @property
     def inference_s(self) -> float | None:
@@ -78,7 +84,9 @@ class StatLogger(Protocol):
 
     def on_step(self, record: StepRecord) -> None: ...
 
-    def on_request_finished(self, record: FinishedRequest) -> None: ...
+    def on_request_finished(self, record: FinishedRequest) -> None:
+        """A request has ended, or was refused: called exactly once for each."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +95,13 @@ class FrontEndStats:
 
     num_requests: int
     """Requests not finished yet."""
+    num_queued: int = 0
+    """Sequences admitted that have never been scheduled: those that the engine has not seen yet are
+    among them, those that were preempted are not."""
+    num_queued_tokens: int = 0
+    """Prompt tokens of those."""
+    drain_rate: float | None = None
+    """Queued sequences that start in a second when every seat is taken; None while unknown."""
     engine: EngineStats
     num_finished: int
     num_prompt_tokens: int

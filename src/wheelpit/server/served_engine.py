@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Protocol
 
+from wheelpit.engine.admission import Limits, Reservation
 from wheelpit.engine.messages import Ready
 from wheelpit.engine.stats import FrontEndStats, StatLogger
-from wheelpit.request import PromptType, RequestOutput, SamplingParams
+from wheelpit.request import PromptType, RequestOutput, RequestProgress, SamplingParams
 from wheelpit.text.chat_template import ChatTemplate
 from wheelpit.text.tokenizer import Tokenizer
 
@@ -49,7 +50,68 @@ class ServedEngine(Protocol):
         *,
         priority: int = 0,
         arrival_time: float | None = None,
-    ) -> AsyncGenerator[RequestOutput, None]: ...
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        ttft_timeout: float | None = None,
+        tenant: str = "",
+        reservation: Reservation | None = None,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Run one request. OverloadedError from the first `__anext__`, unless it has a reservation.
+
+        reservation: what `reserve` returned; who, when and until when is then said there, and
+        priority, arrival_time, tenant and the timeouts are left at their defaults here.
+        A request that misses a deadline ends with one last output, finish_reason "abort" and
+        stop_reason "timeout", "queue_timeout" or "ttft_timeout", with all its tokens so far.
+        """
+        ...
+
+    def reserve(
+        self,
+        request_id: str,
+        *,
+        num_tokens: int,
+        n: int = 1,
+        priority: int = 0,
+        tenant: str = "",
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        ttft_timeout: float | None = None,
+        arrival_time: float | None = None,
+    ) -> Reservation:
+        """Admit one request on its arrival, before anything is spent on it, tokenizing included.
+
+        num_tokens: of the prompt; `estimate_tokens` guesses. The timeouts are seconds from arrival.
+        Every reservation must be given to `generate` or to `release`.
+        Raises OverloadedError, and ValidationError for a timeout that is not positive and finite;
+        a request that was refused is counted and logged already.
+        """
+        ...
+
+    def release(self, reservation: Reservation, error: BaseException | None = None) -> None:
+        """Give back a place that `generate` has not taken over, else do nothing. Idempotent.
+
+        error: why; decides whether the request is counted as "refused" (its own fault), "abort"
+        (None, or its client left) or "error".
+        """
+        ...
+
+    def progress(self, request_id: str) -> RequestProgress | None:
+        """How far a request has got; None if there is none of this id (any more)."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What the engine takes on at present."""
+        ...
+
+    def update_limits(self, limits: Limits) -> None:
+        """Make other limits hold from now on; what was admitted stays. Logs each change."""
+        ...
+
+    @property
+    def tenant_keys(self) -> Mapping[str, str]:
+        """SHA-256 of an API key, as 64 lower-case hex digits -> its tenant. From tenant_config."""
+        ...
 
     async def abort(self, request_id: str | Iterable[str]) -> None: ...
 
