@@ -82,6 +82,10 @@ class SchedulerConfig:
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int = 0
     """Most prompt tokens of one sequence in one step; 0 is no limit but the budget."""
+    max_decode_slowdown: float = 1.75
+    """How many times as long as the decoding alone a step may take because of prefills beside it;
+    0 is no limit but the budget. The smaller, the steadier the streams and the later the first
+    tokens."""
     policy: SchedulingPolicy = "fcfs"
     priority_ageing_s: float = 30.0
     """Seconds of waiting that make up for one level of priority; 0 never does."""
@@ -99,6 +103,13 @@ class SchedulerConfig:
             "long_prefill_token_threshold",
             self.long_prefill_token_threshold,
             "at least 0",
+        )
+        slowdown = self.max_decode_slowdown
+        require(
+            slowdown == 0.0 or 1.0 < slowdown < float("inf"),
+            "max_decode_slowdown",
+            slowdown,
+            "above 1, or 0 for no limit",
         )
         policies = get_args(SchedulingPolicy)
         require(self.policy in policies, "policy", self.policy, f"one of {', '.join(policies)}")

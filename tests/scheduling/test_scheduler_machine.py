@@ -52,6 +52,7 @@ def configs(draw: st.DrawFn) -> tuple[SchedulerConfig, CacheConfig, int]:
         ),
         enable_chunked_prefill=is_chunked,
         long_prefill_token_threshold=draw(st.sampled_from([0, 0, 1, 3, 7])),
+        max_decode_slowdown=draw(st.sampled_from([0.0, 1.5])),
         policy=draw(st.sampled_from(["fcfs", "priority", "deadline", "fair"])),
         priority_ageing_s=draw(st.sampled_from([0.0, 1.0, 30.0])),
     )
@@ -174,7 +175,6 @@ class SchedulerMachine(RuleBasedStateMachine):
     def steps(self, num_steps: int) -> None:
         for _ in range(num_steps):
             launched = self.schedule()
-            self.now += 0.25
             self.update(launched.batch, self.model.run(launched))
             self.scheduler.check()
 
@@ -316,6 +316,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert item.num_tokens <= self.config.long_prefill_token_threshold
 
     def update(self, batch: ScheduledBatch, sampled: list[SampledToken]) -> None:
+        self.now += 0.1 + 0.02 * batch.num_tokens
         outputs = self.scheduler.update(batch, sampled, self.now)
         assert len({output.sequence for output in outputs}) == len(outputs)
         for output in outputs:
@@ -375,6 +376,6 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 SchedulerMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, derandomize=True
+    max_examples=300, stateful_step_count=30, deadline=None, derandomize=True
 )
 TestSchedulerMachine = SchedulerMachine.TestCase

@@ -1,4 +1,4 @@
-"""What the recent past says about the near future: seconds a step, tokens an answer."""
+"""What the recent past says about the near future: what steps cost, how long answers get."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ STEP_GAIN = 0.1
 ANSWER_GAIN = 0.05
 """Share of the newest observation in the running means."""
 
+MIN_PREFILL_TOKENS = 16
+"""A step's share for prefills, however dear they are: less would hardly be cheaper."""
+
 
 class Forecast:
-    """Running means, unknown before the first step. Written only by Scheduler."""
+    """Running means, unknown before the first step. Written only by Scheduler.
+
+    A step is taken to cost what decoding its sequences alone costs, plus so much for each prompt
+    token. The first is kept for 1, 2-3, 4-7, ... sequences apart.
+    """
 
     def __init__(self, max_chunk_tokens: int) -> None:
         self._max_chunk_tokens = max_chunk_tokens
         self._step_s: float | None = None
+        self._decode_s: dict[int, float] = {}
+        self._prefill_token_s: float | None = None
         self._used_share = 1.0
 
     @property
@@ -22,14 +31,31 @@ class Forecast:
         """Mean seconds of recent steps; None before the first."""
         return self._step_s
 
-    def on_step(self, seconds: float) -> None:
-        known = seconds if self._step_s is None else self._step_s
-        self._step_s = known + STEP_GAIN * (seconds - known)
+    def on_step(self, seconds: float, num_decodes: int, num_prefill_tokens: int) -> None:
+        """Learn from a step that decoded some sequences and computed prompt tokens of others."""
+        self._step_s = _mean(self._step_s, seconds, STEP_GAIN)
+        size = num_decodes.bit_length()
+        if num_prefill_tokens == 0:
+            self._decode_s[size] = _mean(self._decode_s.get(size), seconds, STEP_GAIN)
+        elif num_prefill_tokens >= MIN_PREFILL_TOKENS // 2:
+            alone_s = self._decoding_s(num_decodes) if num_decodes else 0.0
+            if alone_s is not None:
+                each_s = max(0.0, seconds - alone_s) / num_prefill_tokens
+                self._prefill_token_s = _mean(self._prefill_token_s, each_s, STEP_GAIN)
 
     def on_answer(self, sequence: Sequence) -> None:
         """A sequence has ended by itself, not by an abort."""
         used = sequence.num_output_tokens / sequence.max_tokens
         self._used_share += ANSWER_GAIN * (used - self._used_share)
+
+    def prefill_tokens(self, num_decodes: int, max_slowdown: float) -> int | None:
+        """How many prompt tokens a step may compute beside that many decodes without taking more
+        than max_slowdown times as long; None if nothing is known that would limit them.
+        """
+        alone_s = self._decoding_s(num_decodes)
+        if alone_s is None or not self._prefill_token_s:
+            return None
+        return max(MIN_PREFILL_TOKENS, int((max_slowdown - 1.0) * alone_s / self._prefill_token_s))
 
     def output_tokens(self, sequence: Sequence) -> int:
         """How long the answer will be in all: `max_tokens`, times the share of it that recent
@@ -46,3 +72,13 @@ class Forecast:
         """Seconds until its last token, if it is in every step from now on; 0.0 if unknown."""
         num_missing = self.output_tokens(sequence) - sequence.num_output_tokens
         return self.first_token_s(sequence) + (self._step_s or 0.0) * (num_missing - 1)
+
+    def _decoding_s(self, num_decodes: int) -> float | None:
+        """Seconds of a step that decodes that many, or as near to it as was seen."""
+        size = num_decodes.bit_length()
+        nearest = min(self._decode_s, key=lambda seen: abs(seen - size), default=None)
+        return None if nearest is None else self._decode_s[nearest]
+
+
+def _mean(known: float | None, newest: float, gain: float) -> float:
+    return newest if known is None else known + gain * (newest - known)

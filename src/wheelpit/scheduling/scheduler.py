@@ -23,7 +23,8 @@ again after a preemption, one token of decoding: all the same to the code below.
 
 - Each running sequence gets at least one token a step: a prefill leaves one token of the budget
   for each sequence behind it (the budget is at least the number of seats). So decodes never
-  wait for prefills.
+  wait for prefills, and what a prefill adds to the length of a step is limited, too: see
+  `_prefill_budget`.
 - A running sequence that needs a block when none is free takes it from the one of the largest
   rank, which goes back to waiting and starts over (its named blocks stay cached, so starting over
   is often cheap). The victim is always behind the taker or the taker itself, hence never in the
@@ -55,7 +56,6 @@ Overlapping steps would need a count of tokens in flight beside it, and nothing 
 
 from __future__ import annotations
 
-import heapq
 from bisect import insort
 from collections import abc
 from collections.abc import Mapping
@@ -65,6 +65,7 @@ from wheelpit.errors import ValidationError
 from wheelpit.scheduling import invariants
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
 from wheelpit.scheduling.block_pool import BlockPool
+from wheelpit.scheduling.expiry import Expiry
 from wheelpit.scheduling.forecast import Forecast
 from wheelpit.scheduling.outputs import SchedulerStats, SequenceOutput
 from wheelpit.scheduling.policies import make_policy
@@ -104,12 +105,13 @@ class Scheduler:
             PrefixCache(self._pool, cache.block_size) if cache.enable_prefix_caching else None
         )
         self._sequences: dict[str, Sequence] = {}
-        self._waiting = WaitingQueue()
         self._running: list[Sequence] = []  # by rank
         self._tenants = Tenants()
-        self._deadlines: list[tuple[float, int, Sequence]] = []  # a heap; the ended are skipped
+        self._waiting = WaitingQueue(self._policy, self._tenants, self._forecast)
+        self._expiry = Expiry()
         self._started: list[Sequence] = []
         self._scheduled_s = 0.0
+        self._prefill_left = 0
         self._num_added = 0
         self._num_preemptions = 0
         self._num_timeouts = 0
@@ -139,8 +141,7 @@ class Scheduler:
         self._sequences[sequence.request_id] = sequence
         self._tenants.on_waiting(sequence)
         self._waiting.push(sequence)
-        for moment in sequence.deadlines.moments:
-            heapq.heappush(self._deadlines, (moment, sequence.number, sequence))
+        self._expiry.watch(sequence)
 
     def abort(self, request_id: str) -> Sequence | None:
         """End a sequence in whatever state it is and free its blocks at once.
@@ -175,26 +176,17 @@ class Scheduler:
     def expire(self, now: float) -> list[SequenceOutput]:
         """End every sequence that has missed a deadline, with "abort" and its name."""
         outputs = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            sequence = heapq.heappop(self._deadlines)[2]
-            if sequence.is_finished:
-                continue
-            missed = sequence.deadlines.missed(
-                now,
-                was_scheduled=sequence.first_scheduled_s is not None,
-                has_output=sequence.has_output,
-            )
-            if missed is not None:
-                self._remove(sequence)
-                self._num_timeouts += 1
-                outputs.append(
-                    SequenceOutput(
-                        sequence,
-                        finish_reason="abort",
-                        stop_reason=missed,
-                        is_first=not sequence.has_output,
-                    )
+        for sequence, missed in self._expiry.missed(now):
+            self._remove(sequence)
+            self._num_timeouts += 1
+            outputs.append(
+                SequenceOutput(
+                    sequence,
+                    finish_reason="abort",
+                    stop_reason=missed,
+                    is_first=not sequence.has_output,
                 )
+            )
         return outputs
 
     def set_tenants(self, shares: Mapping[str, TenantShare], default: TenantShare) -> None:
@@ -203,29 +195,7 @@ class Scheduler:
 
     def queue(self) -> list[Sequence]:
         """Those that wait, in the order in which they would start if nothing came in between."""
-        if not self._policy.by_service:
-            return sorted(self._waiting, key=_rank_of)
-        by_tenant: dict[str, list[Sequence]] = {}
-        for sequence in sorted(self._waiting, key=_rank_of, reverse=True):
-            by_tenant.setdefault(sequence.tenant, []).append(sequence)
-        turns = [
-            (self._tenants.of(sequences[-1]).service, sequences[-1].rank, name)
-            for name, sequences in by_tenant.items()
-        ]
-        heapq.heapify(turns)
-        order: list[Sequence] = []
-        while turns:
-            service, _, name = turns[0]
-            sequences = by_tenant[name]
-            sequence = sequences.pop()
-            order.append(sequence)
-            if not sequences:
-                heapq.heappop(turns)
-                continue
-            num_tokens = sequence.num_prompt_tokens + self._forecast.output_tokens(sequence)
-            service += num_tokens / self._tenants.of(sequence).share.weight
-            heapq.heapreplace(turns, (service, sequences[-1].rank, name))
-        return order
+        return self._waiting.in_order()
 
     def reset_prefix_cache(self) -> bool:
         """Forget all cached blocks. False, and nothing happens, while any block is in use."""
@@ -252,42 +222,48 @@ class Scheduler:
         self._started = []
         if self._policy.is_timed:
             self._rerank_running(now)
+            self._waiting.rerank_all(now)
         if self._waiting:
             self._displace(now)
+        self._prefill_left = self._prefill_budget(now)
         num_preemptions = self._num_preemptions
         budget, num_promised = self._schedule_running(scheduled)
         if self._waiting and self._num_preemptions == num_preemptions:
             self._start_waiting(scheduled, budget, num_promised, now)
         return ScheduledBatch(tuple(scheduled), tuple(self._started))
 
+    def _prefill_budget(self, now: float) -> int:
+        """Choose how many prompt tokens the step may compute in all.
+
+        As many as the budget has, unless sequences are decoding that would feel the longer step:
+        then what the forecast says to be short enough. Those whose seats the prefill could take
+        have no say.
+        """
+        unlimited = self._config.max_num_batched_tokens
+        if not (self._config.max_decode_slowdown and self._config.enable_chunked_prefill):
+            return unlimited
+        decoding = [s for s in self._running if s.num_tokens - s.num_computed_tokens == 1]
+        if not decoding or not (self._waiting or len(decoding) < len(self._running)):
+            return unlimited
+        prefilling = next(
+            (s for s in self._running if s.num_tokens - s.num_computed_tokens > 1), None
+        )
+        first = prefilling or self._waiting.head(now)
+        if first is not None and all(self._policy.displaces(first, s) for s in decoding):
+            return unlimited
+        limit = self._forecast.prefill_tokens(len(decoding), self._config.max_decode_slowdown)
+        return unlimited if limit is None else min(unlimited, limit)
+
     def _rerank_running(self, now: float) -> None:
         for sequence in self._running:
             sequence.rank = self._policy.rank(sequence, now, self._forecast)
         self._running.sort(key=_rank_of)
 
-    def _head(self, now: float) -> Sequence | None:
-        """The sequence that starts next; None if nobody waits whose tenant has a seat."""
-        tenants, policy = self._tenants, self._policy
-        while True:
-            heads = [head for head in self._waiting.heads() if tenants.of(head).may_start]
-            if not heads:
-                return None
-            if policy.by_service:
-                head = min(heads, key=lambda head: (tenants.of(head).service, head.rank))
-            else:
-                head = min(heads, key=_rank_of)
-            if not policy.is_timed:
-                return head
-            rank = policy.rank(head, now, self._forecast)
-            if rank == head.rank:
-                return head
-            self._waiting.rerank(head, rank)
-
     def _displace(self, now: float) -> None:
         """Make room for the head at the cost of less urgent running sequences, if it needs that
         and that is enough.
         """
-        head = self._head(now)
+        head = self._waiting.head(now)
         if head is None or not self._running:
             return
         room = self._room()
@@ -334,6 +310,8 @@ class Scheduler:
             num_tokens = gap = len(sequence.token_ids) - start
             if gap > 1:
                 num_tokens = min(gap, self._max_chunk, budget - (len(running) - index))
+                num_tokens = max(1, min(num_tokens, self._prefill_left))
+                self._prefill_left -= num_tokens
             end = start + num_tokens
             if end > len(sequence.block_ids) * block_size and not self._grow(sequence, end):
                 break  # it was the last one, and has preempted itself
@@ -372,14 +350,14 @@ class Scheduler:
     ) -> None:
         """Start waiting sequences, in order, while there are seats, budget and blocks."""
         num_seats = self._config.max_num_seqs - len(self._running)
-        while num_seats > 0 and budget > 0:
-            sequence = self._head(now)
+        while num_seats > 0 and budget > 0 and self._prefill_left > 0:
+            sequence = self._waiting.head(now)
             if sequence is None:
                 break
             cached = self._find_prefix(sequence)
             start = len(cached) * self._block_size
             gap = sequence.num_tokens - start
-            num_tokens = min(gap, self._max_chunk, budget)
+            num_tokens = min(gap, self._max_chunk, budget, self._prefill_left)
             if num_tokens < gap and not self._config.enable_chunked_prefill:
                 break
             num_new = -(-sequence.num_tokens // self._block_size) - len(cached)
@@ -393,6 +371,7 @@ class Scheduler:
             num_promised += num_new - num_now
             num_seats -= 1
             budget -= num_tokens
+            self._prefill_left -= num_tokens
             scheduled.append(ScheduledSequence(sequence, start, num_tokens, num_tokens == gap))
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
@@ -431,7 +410,10 @@ class Scheduler:
         """
         outputs: list[SequenceOutput] = []
         if batch.sequences:
-            self._forecast.on_step(now - self._scheduled_s)
+            num_decodes = sum(item.num_tokens == 1 for item in batch.sequences)
+            self._forecast.on_step(
+                now - self._scheduled_s, num_decodes, batch.num_tokens - num_decodes
+            )
         block_size, prefix_cache = self._block_size, self._prefix_cache
         for scheduled, token in zip(batch.sequences, sampled, strict=True):
             sequence = scheduled.sequence
@@ -488,10 +470,7 @@ class Scheduler:
         else:
             self._waiting.remove(sequence)
         sequence.status = SequenceStatus.FINISHED
-        if len(self._deadlines) > 6 * len(self._sequences) + 64:
-            # Each has three at most, so half of them or more have nobody left.
-            self._deadlines = [entry for entry in self._deadlines if not entry[2].is_finished]
-            heapq.heapify(self._deadlines)
+        self._expiry.sweep(len(self._sequences))
 
     def _refuse_unservable(self, sequence: Sequence) -> None:
         request_id, num_tokens = sequence.request_id, sequence.num_tokens
@@ -529,7 +508,7 @@ class Scheduler:
         )
         assert len(self._running) <= self._config.max_num_seqs, "more sequences run than seats"
         self._tenants.check(list(self._waiting), self._running)
-        assert len(self._deadlines) <= 6 * len(self._sequences) + 64, "deadlines pile up"
+        assert len(self._expiry) <= 6 * len(self._sequences) + 64, "deadlines pile up"
 
 
 def _rank_of(sequence: Sequence) -> Rank:
