@@ -1,0 +1,131 @@
+"""The labs' side of pytest: stages in order, short failures, the ladder at the end.
+
+A lab's conftest imports `pytest_configure` from here; that registers the grader, once. Everything
+below concerns only test classes that have a `todo`, in modules that have a `LAB`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit.lab import Lab
+
+LEAVE_S = 0.5
+"""How long threads may take to end before the process leaves without them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the grader; several labs in one run share it."""
+    if not config.pluginmanager.has_plugin("labkit"):
+        config.pluginmanager.register(Grader(), "labkit")
+
+
+class Grader:
+    """Grades every lab of one run of pytest."""
+
+    def __init__(self) -> None:
+        self._labs: dict[Any, Lab] = {}
+        self._status: int = 0
+        self._began = time.monotonic()
+
+    @pytest.fixture
+    def lab(self, request: pytest.FixtureRequest) -> Lab:
+        """The lab that the test belongs to."""
+        return self._lab_of(request.module)
+
+    def pytest_report_header(self) -> str | None:
+        chosen = {
+            name: os.environ[name] for name in ("LAB_TARGET", "LAB_BACKEND") if name in os.environ
+        }
+        return "labs: " + ", ".join(f"{k}={v}" for k, v in chosen.items()) if chosen else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> None:
+        stage = _stage_of(pyfuncitem)
+        if stage is not None:
+            self._lab_of(pyfuncitem.module).enter(stage)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if call.when != "call" or _stage_of(item) is None:
+            return report
+        lab = self._lab_of(item.module)
+        if report.passed:
+            lab.passed()
+        elif report.failed and call.excinfo is not None:
+            text = lab.failed(call.excinfo.value)
+            if text is not None:
+                report.longrepr = text
+        return report
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for lab in self._labs.values():
+            if lab.ladder.states:
+                terminalreporter.write_line("")
+                for line in lab.ladder.summary(lab.learner.path.name):
+                    terminalreporter.write_line(line)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        self._status = int(exitstatus)
+        for lab in self._labs.values():
+            lab.close()
+        if os.environ.get("LAB_REPORT"):
+            self._write_report(Path(os.environ["LAB_REPORT"]))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """Leave without the threads that learners' code keeps from ending.
+
+        Python waits at its exit for every thread of an executor, and some would never end.
+        """
+        deadline = time.monotonic() + LEAVE_S
+        while _lasting_threads() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if _lasting_threads() or any(lab.runner.num_lost() for lab in self._labs.values()):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self._status)
+
+    def _lab_of(self, module: Any) -> Lab:
+        if module not in self._labs:
+            self._labs[module] = Lab(module)
+        return self._labs[module]
+
+    def _write_report(self, path: Path) -> None:
+        labs = [
+            {
+                "lab": lab.texts.lab,
+                "target": str(lab.learner.path),
+                "states": lab.ladder.states,
+                "codes": lab.ladder.codes,
+                "places": lab.ladder.places,
+            }
+            for lab in self._labs.values()
+        ]
+        seconds = round(time.monotonic() - self._began, 3)
+        path.write_text(json.dumps({"labs": labs, "seconds": seconds}), encoding="utf-8")
+
+
+def _stage_of(item: pytest.Item) -> str | None:
+    if not hasattr(getattr(item, "module", None), "LAB"):
+        return None
+    return getattr(getattr(item, "cls", None), "todo", None)
+
+
+def _lasting_threads() -> list[threading.Thread]:
+    """Return the threads that Python would wait for."""
+    main = threading.main_thread()
+    return [each for each in threading.enumerate() if each is not main and not each.daemon]
