@@ -96,7 +96,7 @@ def load_texts(lab: str) -> Texts:
                 title=stage["title"],
                 function=stage.get("function"),
                 needs=tuple(stage.get("needs", ())),
-                hints=tuple(hint.strip() for hint in stage.get("hints", ())),
+                hints=tuple(hint.strip("\n") for hint in stage.get("hints", ())),
             )
             for stage in section["stage"]
         ),

@@ -60,7 +60,7 @@ class Lab:
         self.texts: Texts = load_texts(module.LAB)
         self.ladder = Ladder(self.texts)
         self.stage: Stage = self.texts.stages[0]
-        self.learner = Learner(_target(self.folder))
+        self.learner = Learner(target_in(self.folder))
         ours = (str(Path(__file__).resolve().parent), str(module.__file__), *engine_folders())
         self.owners = Owners(str(self.learner.path), ours)
         self.runner = LoopRunner(self.owners)
@@ -248,7 +248,7 @@ class Lab:
         )
 
 
-def _target(folder: Path) -> Path:
+def target_in(folder: Path) -> Path:
     """Return the file to grade: starter.py, or what LAB_TARGET says (a name here, or a path)."""
     target = os.environ.get("LAB_TARGET") or "starter"
     name = target if target.endswith(".py") else f"{target}.py"
