@@ -21,6 +21,7 @@ COMMANDS = {
     "chat": "wheelpit.cli.chat",
     "generate": "wheelpit.cli.generate",
     "bench": "wheelpit.cli.bench",
+    "lab": "wheelpit.cli.lab",
     "version": "wheelpit.cli.version",
 }
 """Name -> the module with a function of that name."""

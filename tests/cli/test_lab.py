@@ -1,0 +1,100 @@
+"""`wheelpit lab`: the list, a learner's folder, and whose work is never touched."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import run
+from wheelpit.cli import lab as command
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "lab02_online_serving"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_labs_are_listed_with_what_starts_them():
+    done = run("lab")
+    assert done.returncode == 0
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("  02")]
+    assert line.split("  ")[2] == "Online Serving with AsyncEngine"
+    assert line.endswith("wheelpit lab start 02")
+    assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize("number", ["02", "2", "lab02"])
+def test_start_makes_a_folder_that_needs_nothing_else(here, number):
+    done = run("lab", "start", number)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (here / NAME).iterdir()}
+    assert names == {
+        *("README.md", "starter.py", "solution.py", "test_lab.py", "requirements.txt"),
+        *("conftest.py", "pytest.ini", "AGENTS.md", "labkit"),
+    }
+    assert f"cd {NAME}" in done.stdout
+    assert not [path for path in here.rglob("*") if path.name in ("__pycache__", "tests")]
+    assert ".." not in (here / NAME / "requirements.txt").read_text()
+
+
+def test_what_start_says_to_type_next_works(here):
+    """Outside of the clone, and with labkit from the learner's folder alone."""
+    next_lines = run("lab", "start", "02").stdout.splitlines()
+    assert "  python starter.py                   stops at the first TODO" in next_lines
+    folder = here / NAME
+    done = subprocess.run(
+        [sys.executable, "starter.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[-1].startswith("TODO 1 is still open: starter.py, line ")
+    hint = subprocess.run(
+        [sys.executable, "-S", "-m", "labkit.hint", "1"], cwd=folder, capture_output=True, text=True
+    )
+    assert "Still stuck? python -m labkit.hint 1 2" in hint.stdout, hint.stderr
+
+
+def test_a_learners_work_is_never_overwritten(here):
+    assert run("lab", "start", "02").returncode == 0
+    starter = here / NAME / "starter.py"
+    starter.write_text("my work")
+    done = run("lab", "start", "02")
+    assert done.returncode == 2
+    assert "exists already and may hold your work" in done.stderr
+    assert starter.read_text() == "my work"
+
+
+def test_an_unknown_lab_is_named(here):
+    done = run("lab", "start", "77")
+    assert done.returncode == 2
+    assert done.stderr.startswith("wheelpit: error: there is no lab 77; there are ")
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("words", [["start"], ["stop"], ["stop", "02"]])
+def test_other_words_are_answered_with_the_two_that_exist(words):
+    done = run("lab", *words)
+    assert done.returncode == 2
+    assert "wheelpit lab start 02 starts one" in done.stderr
+
+
+def test_an_editable_install_has_the_labs_of_its_clone():
+    assert command.labs_folder() == ROOT / "labs"
+
+
+def test_an_installed_wheel_has_its_own(tmp_path, monkeypatch):
+    package = tmp_path / "site-packages" / "wheelpit"
+    (package / "labs" / "labkit").mkdir(parents=True)
+    monkeypatch.setattr("wheelpit.__file__", str(package / "__init__.py"))
+    assert command.labs_folder() == package / "labs"
+
+
+def test_an_installation_without_labs_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("wheelpit.__file__", str(tmp_path / "a" / "wheelpit" / "__init__.py"))
+    done = run("lab")
+    assert done.returncode == 2
+    assert "has no labs: reinstall Wheelpit" in done.stderr
