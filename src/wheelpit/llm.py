@@ -43,12 +43,13 @@ class LLM:
 
         runner = ModelRunner(config)
         self._core = EngineCore(config, runner, time.monotonic)
+        self._admission = Admission(Limits(), config.scheduler)
         self._inputs = InputProcessor(
             self.model_config, config.model.seed, runner.num_blocks * runner.block_size
         )
         self._request_ids = itertools.count()
         self._log_stats = not args.disable_log_stats
-        self._book = RequestBook(self._send, time.monotonic)
+        self._book = RequestBook(self._send, self._admission, time.monotonic)
 
     def generate(
         self,
@@ -189,7 +190,8 @@ class LLM:
             task = progress.add_task("Processed prompts", total=len(states))
             try:
                 while len(self._book):
-                    self._book.on_step(self._core.step())
+                    expired = self._core.expire()
+                    self._book.on_step(expired or self._core.step())
                     progress.update(task, completed=len(states) - len(self._book))
             except BaseException:
                 # Ctrl-C, say: the next call must not find these still running.

@@ -93,11 +93,17 @@ class EngineCore:
         for request_id in request_ids:
             self._scheduler.abort(request_id)
 
+    def expire(self) -> StepOutput | None:
+        """End what has missed a deadline; call before `step`. None if nothing has."""
+        expired = self._scheduler.expire(self._clock())
+        if not expired:
+            return None
+        return StepOutput([self._describe(output) for output in expired], self.stats())
+
     def step(self) -> StepOutput:
         """Advance every scheduled sequence and say what came of it."""
         started = self._clock()
         outputs, self._pending = self._pending, []
-        outputs += map(self._describe, self._scheduler.expire(started))
         batch = self._scheduler.schedule(started)
         if batch.sequences:
             before_run = self._clock()

@@ -74,6 +74,10 @@ def serve(channel: BlockingChannel, core: EngineCore) -> None:
             if isinstance(message, Shutdown):
                 return
             _handle(message, channel, core)
+        # At once, not after the step that follows.
+        expired = core.expire()
+        if expired is not None:
+            channel.send(expired)
         if core.has_work:
             channel.send(core.step())
         elif messages:

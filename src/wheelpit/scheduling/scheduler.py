@@ -112,6 +112,9 @@ class Scheduler:
         self._started: list[Sequence] = []
         self._scheduled_s = 0.0
         self._prefill_left = 0
+        self._unlimited: Sequence | None = None
+        self._is_prefilling = False
+        """Has the last step left a prefill unfinished?"""
         self._num_added = 0
         self._num_preemptions = 0
         self._num_timeouts = 0
@@ -223,49 +226,58 @@ class Scheduler:
         if self._policy.is_timed:
             self._rerank_running(now)
             self._waiting.rerank_all(now)
-        if self._waiting:
-            self._displace(now)
-        self._prefill_left = self._prefill_budget(now)
+        head = self._waiting.head(now)
+        if head is not None:
+            self._displace(head)
+        self._unlimited = None
+        self._prefill_left = self._prefill_budget(head)
         num_preemptions = self._num_preemptions
-        budget, num_promised = self._schedule_running(scheduled)
+        budget, num_promised = self._schedule_running(scheduled, head)
         if self._waiting and self._num_preemptions == num_preemptions:
             self._start_waiting(scheduled, budget, num_promised, now)
+        self._is_prefilling = not all(item.samples for item in scheduled)
         return ScheduledBatch(tuple(scheduled), tuple(self._started))
 
-    def _prefill_budget(self, now: float) -> int:
+    def _prefill_budget(self, head: Sequence | None) -> int:
         """Choose how many prompt tokens the step may compute in all.
 
         As many as the budget has, unless sequences are decoding that would feel the longer step:
-        then what the forecast says to be short enough. Those whose seats the prefill could take
-        have no say.
+        then what the forecast says to be short enough. The limit does not hold for a first prefill
+        that could take the seats of all who decode.
         """
         unlimited = self._config.max_num_batched_tokens
         if not (self._config.max_decode_slowdown and self._config.enable_chunked_prefill):
             return unlimited
-        decoding = [s for s in self._running if s.num_tokens - s.num_computed_tokens == 1]
-        if not decoding or not (self._waiting or len(decoding) < len(self._running)):
+        if head is None and not self._is_prefilling:
             return unlimited
-        prefilling = next(
-            (s for s in self._running if s.num_tokens - s.num_computed_tokens > 1), None
-        )
-        first = prefilling or self._waiting.head(now)
-        if first is not None and all(self._policy.displaces(first, s) for s in decoding):
+        decoding: list[Sequence] = []
+        prefilling = [] if head is None else [head]
+        for sequence in self._running:
+            is_decoding = sequence.num_tokens - sequence.num_computed_tokens == 1
+            (decoding if is_decoding else prefilling).append(sequence)
+        if not (decoding and prefilling):
             return unlimited
+        first = min(prefilling, key=_rank_of)
+        if all(self._policy.displaces(first, sequence) for sequence in decoding):
+            self._unlimited = first
         limit = self._forecast.prefill_tokens(len(decoding), self._config.max_decode_slowdown)
         return unlimited if limit is None else min(unlimited, limit)
+
+    def _prefill_limit(self, sequence: Sequence) -> int:
+        """How many tokens of its gap the sequence may close in this step, at most."""
+        if sequence is self._unlimited:
+            return self._config.max_num_batched_tokens
+        return self._prefill_left
 
     def _rerank_running(self, now: float) -> None:
         for sequence in self._running:
             sequence.rank = self._policy.rank(sequence, now, self._forecast)
         self._running.sort(key=_rank_of)
 
-    def _displace(self, now: float) -> None:
+    def _displace(self, head: Sequence) -> None:
         """Make room for the head at the cost of less urgent running sequences, if it needs that
         and that is enough.
         """
-        head = self._waiting.head(now)
-        if head is None or not self._running:
-            return
         room = self._room()
         num_needed = -(-head.num_tokens // self._block_size)
         num_seats = self._config.max_num_seqs - len(self._running)
@@ -273,8 +285,7 @@ class Scheduler:
             return
         victims: list[Sequence] = []
         for sequence in reversed(self._running):
-            is_behind = sequence.rank > head.rank
-            if not (is_behind and self._policy.displaces(head, sequence)):
+            if not self._goes_before(head, sequence):
                 return
             victims.append(sequence)
             # Its blocks, the one it was to grow into, and what was promised to its prefill.
@@ -287,6 +298,10 @@ class Scheduler:
             self._running.remove(victim)
             self._preempt(victim)
 
+    def _goes_before(self, head: Sequence, running: Sequence) -> bool:
+        """May the head take what the running sequence has?"""
+        return head.rank < running.rank and self._policy.displaces(head, running)
+
     def _room(self) -> int:
         """Blocks that a new sequence may take now: see `_start_waiting`."""
         num_promised = sum(
@@ -296,9 +311,13 @@ class Scheduler:
         )
         return self._pool.num_free - max(0, num_promised) - len(self._running)
 
-    def _schedule_running(self, scheduled: list[ScheduledSequence]) -> tuple[int, int]:
+    def _schedule_running(
+        self, scheduled: list[ScheduledSequence], head: Sequence | None
+    ) -> tuple[int, int]:
         """Give each running sequence its share; returns the rest of the budget, and the blocks
         that prefills will still need for tokens known today.
+
+        A prefill less urgent than the waiting head leaves its share to that, but for a token.
         """
         running, block_size = self._running, self._block_size
         budget, num_promised = self._config.max_num_batched_tokens, 0
@@ -310,7 +329,9 @@ class Scheduler:
             num_tokens = gap = len(sequence.token_ids) - start
             if gap > 1:
                 num_tokens = min(gap, self._max_chunk, budget - (len(running) - index))
-                num_tokens = max(1, min(num_tokens, self._prefill_left))
+                num_tokens = min(num_tokens, self._prefill_limit(sequence))
+                if num_tokens < 1 or (head is not None and self._goes_before(head, sequence)):
+                    num_tokens = 1
                 self._prefill_left -= num_tokens
             end = start + num_tokens
             if end > len(sequence.block_ids) * block_size and not self._grow(sequence, end):
@@ -350,14 +371,14 @@ class Scheduler:
     ) -> None:
         """Start waiting sequences, in order, while there are seats, budget and blocks."""
         num_seats = self._config.max_num_seqs - len(self._running)
-        while num_seats > 0 and budget > 0 and self._prefill_left > 0:
+        while num_seats > 0 and budget > 0:
             sequence = self._waiting.head(now)
-            if sequence is None:
+            if sequence is None or self._prefill_limit(sequence) < 1:
                 break
             cached = self._find_prefix(sequence)
             start = len(cached) * self._block_size
             gap = sequence.num_tokens - start
-            num_tokens = min(gap, self._max_chunk, budget, self._prefill_left)
+            num_tokens = min(gap, self._max_chunk, budget, self._prefill_limit(sequence))
             if num_tokens < gap and not self._config.enable_chunked_prefill:
                 break
             num_new = -(-sequence.num_tokens // self._block_size) - len(cached)
