@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from wheelpit.config import CacheConfig, EngineConfig, ModelOptions, SchedulerConfig
+from wheelpit.engine.limits import Limits
+from wheelpit.engine.tenant_config import TenantConfig, load_tenant_config
 from wheelpit.engine.unsupported_args import UnsupportedArgs
 from wheelpit.errors import ConfigError
 
@@ -219,6 +221,25 @@ class AsyncEngineArgs(EngineArgs):
         A bound that is given as None is off.
         """
         return cls(**{**SERVER_BOUNDS, **given})
+
+    def load_tenants(self) -> TenantConfig:
+        """Read the tenants' file, if there is one. ConfigError."""
+        return (
+            TenantConfig() if self.tenant_config is None else load_tenant_config(self.tenant_config)
+        )
+
+    def create_limits(self, tenants: TenantConfig) -> Limits:
+        """What the engine takes on. ConfigError."""
+        return Limits(
+            max_num_queued_reqs=self.max_num_queued_reqs,
+            max_num_queued_tokens=self.max_num_queued_tokens,
+            default_timeout_s=self.default_timeout,
+            default_queue_timeout_s=self.default_queue_timeout,
+            default_ttft_timeout_s=self.default_ttft_timeout,
+            refuse_late=self.refuse_late,
+            tenants=tenants.tenants,
+            default_tenant=tenants.default,
+        )
 
 
 def parse_length(value: int | str | None) -> int:
