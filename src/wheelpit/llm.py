@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from wheelpit.engine.admission import Admission, Limits
 from wheelpit.engine.arg_utils import EngineArgs
 from wheelpit.engine.core import EngineCore
 from wheelpit.engine.input_processor import InputProcessor, parse_prompt
@@ -75,10 +76,14 @@ class LLM:
         if len(priorities) != len(listed):
             raise ValueError(f"{len(listed)} prompts but {len(priorities)} priorities")
         add_special_tokens = (tokenization_kwargs or {}).get("add_special_tokens", True)
-        waiting = [
-            self._prepare(prompt, one, rank, add_special_tokens)
-            for prompt, one, rank in zip(listed, params, priorities, strict=True)
-        ]
+        waiting: list[RequestState] = []
+        try:
+            for prompt, one, rank in zip(listed, params, priorities, strict=True):
+                waiting.append(self._prepare(prompt, one, rank, add_special_tokens))
+        except BaseException:
+            for state in waiting:
+                state.reservation.release(time.monotonic())
+            raise
         return self._run(waiting, show_progress=use_tqdm and len(waiting) > 1)
 
     def chat(
@@ -154,22 +159,20 @@ class LLM:
             token_ids = self.get_tokenizer().encode(parsed.text, add_special_tokens)
         self._inputs.check_token_ids(token_ids)
         request_id = str(next(self._request_ids))
-        now = time.monotonic()
-        messages = self._inputs.build(
+        reservation = self._admission.reserve(
             request_id,
-            token_ids,
-            params,
+            time.monotonic(),
+            num_tokens=len(token_ids),
+            num_sequences=params.n,
             priority=priority,
-            arrival_s=now,
-            cache_salt=parsed.cache_salt,
         )
+        messages = self._inputs.build(request_id, token_ids, params, reservation, parsed.cache_salt)
         return RequestState(
-            request_id,
+            reservation,
             parsed.text,
             messages,
             params,
             self.model_config.tokenizer,
-            now,
             with_metrics=self._log_stats,
         )
 
@@ -195,7 +198,7 @@ class LLM:
                     progress.update(task, completed=len(states) - len(self._book))
             except BaseException:
                 # Ctrl-C, say: the next call must not find these still running.
-                self._book.abort_matching(lambda state: True)
+                self._book.abort_all()
                 raise
         outputs = []
         for state in states:

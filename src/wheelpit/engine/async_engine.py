@@ -4,7 +4,7 @@ It lives in the front-end process, on one event loop, and owns the promise made 
 whatever happens, a request ends exactly once, with an output that says `finished` or with an
 exception. The engine process owns only compute.
 
-    generate() ── check, tokenize ──> AddRequest ──socket──> engine process
+    generate() ── admit, tokenize ──> AddRequest ──socket──> engine process
         ^                                                        │ one StepOutput a step
         └── RequestState.take() <── RequestState.apply() <───────┘
 
@@ -16,27 +16,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from wheelpit.config import EngineConfig
-from wheelpit.engine.arg_utils import AsyncEngineArgs, EngineArgs
+from wheelpit.engine.admission import Admission, Limits, Reservation
+from wheelpit.engine.arg_utils import EngineArgs
+from wheelpit.engine.arrival import Arrival, Submission, Timeouts
 from wheelpit.engine.engine_link import EngineLink
-from wheelpit.engine.input_processor import InputProcessor, ParsedPrompt, parse_prompt
+from wheelpit.engine.intake import Intake
+from wheelpit.engine.launch import Launched, launch_process
 from wheelpit.engine.messages import Ready
-from wheelpit.engine.process import WORKER, EngineProcess
+from wheelpit.engine.process import WORKER
 from wheelpit.engine.request_book import RequestBook
 from wheelpit.engine.request_state import RequestOutputCollector, RequestState
-from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
-from wheelpit.engine.stats import (
-    FrontEndStats,
-    LoggingStatLogger,
-    StatLogger,
-)
+from wheelpit.engine.served_model import ServedModel
+from wheelpit.engine.stats import FrontEndStats, LoggingStatLogger, StatLogger
 from wheelpit.errors import EngineDeadError, EngineGenerateError, WheelpitError
-from wheelpit.request import PromptType, RequestOutput, SamplingParams
+from wheelpit.request import PromptType, RequestOutput, RequestProgress, SamplingParams
 from wheelpit.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -50,27 +48,21 @@ class AsyncLLMEngine:
     All state is written by the event loop's thread only.
     """
 
-    def __init__(
-        self,
-        config: EngineConfig,
-        model: ServedModel,
-        process: EngineProcess,
-        *,
-        log_stats: bool = True,
-        log_requests: bool = False,
-        stat_loggers: Sequence[StatLogger] = (),
-    ) -> None:
+    def __init__(self, *, launched: Launched, stat_loggers: Sequence[StatLogger] = ()) -> None:
         """Take over a process that was told to start. Call `wait_until_ready` before use."""
-        self.config = config
-        self.model_config = model
-        self.log_stats = log_stats
-        self.log_requests = log_requests
-        self._inputs = InputProcessor(model, config.model.seed, capacity_tokens=2**63)
-        watchers = [LoggingStatLogger(time.monotonic)] if log_stats else []
-        self._book = RequestBook(process.channel.send, time.monotonic, [*stat_loggers, *watchers])
+        self.config = launched.config
+        self.model_config = launched.model
+        self.tenant_keys = launched.tenant_keys
+        self.log_stats = launched.log_stats
+        self.log_requests = launched.log_requests
+        clock, process = time.monotonic, launched.process
+        watchers = [LoggingStatLogger(clock)] if launched.log_stats else []
+        admission = Admission(launched.limits, launched.config.scheduler)
+        self._book = RequestBook(
+            process.channel.send, admission, clock, [*stat_loggers, *watchers], _call_later
+        )
         self._link = EngineLink(process, self._book)
-        self._is_paused = False
-        self._resumed = asyncio.Event()
+        self._intake = Intake(launched, admission, self._link, self._book.report, clock)
 
     # --- starting and stopping
 
@@ -103,23 +95,11 @@ class AsyncLLMEngine:
 
         worker: what Python runs as the engine process; another one serves tests and benchmarks.
         """
-        folder, hf = load_model_config(engine_args)
-        config = engine_args.create_engine_config(str(folder), hf.max_position_embeddings)
-        process = EngineProcess(worker)
+        launched = launch_process(engine_args, worker)
         try:
-            process.start(config)
-            model = load_served_model(engine_args, folder, hf, config.model.max_model_len)
-            return cls(
-                config,
-                model,
-                process,
-                log_stats=not engine_args.disable_log_stats,
-                log_requests=isinstance(engine_args, AsyncEngineArgs)
-                and engine_args.enable_log_requests,
-                stat_loggers=stat_loggers,
-            )
+            return cls(launched=launched, stat_loggers=stat_loggers)
         except BaseException:
-            process.stop()
+            launched.process.stop()
             raise
 
     def wait_until_ready(self, on_phase: PhaseCallback = lambda name, seconds: None) -> None:
@@ -128,7 +108,7 @@ class AsyncLLMEngine:
             return
         ready = self._link.wait_until_ready(on_phase)
         capacity = ready.num_blocks * ready.block_size
-        self._inputs = InputProcessor(self.model_config, self.config.model.seed, capacity)
+        self._intake.on_ready(capacity)
         log.info(
             "serving %s: %s on %s, KV cache of %d tokens, %d sequences at a time, context %d",
             self.model_config.name,
@@ -168,6 +148,11 @@ class AsyncLLMEngine:
         reasoning_ended: bool | None = None,
         reasoning_parser_kwargs: dict[str, Any] | None = None,
         arrival_time: float | None = None,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        ttft_timeout: float | None = None,
+        tenant: str = "",
+        reservation: Reservation | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Run one request and yield its outputs; nothing happens before the first `__anext__`.
 
@@ -175,24 +160,27 @@ class AsyncLLMEngine:
         `finished` set. Leaving the loop or cancelling the task aborts the request.
 
         arrival_time: seconds since the epoch, if the request came before this call; latencies
-        count from there.
+        and timeouts count from there.
+        timeout, queue_timeout, ttft_timeout: seconds from arrival to the end, to the start, to the
+        first token; None is the engine's default. A request that misses one ends with one last
+        output, finish_reason "abort", its name as stop_reason, and all tokens so far.
+        tenant: whose request it is, for the fair policy and the tenants' limits.
+        reservation: what `reserve` returned for this request; the five above and priority were
+        said there and are left out here.
 
-        Raises ValidationError (a ValueError) for a bad prompt or parameter, EngineDeadError when
-        the engine process is gone, RuntimeError on a second event loop, EngineGenerateError for
-        anything unforeseen.
+        Raises ValidationError (a ValueError) for a bad prompt or parameter, OverloadedError when
+        the engine's limits allow no more, EngineDeadError when the engine process is gone,
+        RuntimeError on a second event loop, EngineGenerateError for anything unforeseen.
         """
-        self._connect()
+        self._connect(reservation)
         state: RequestState | None = None
         try:
+            timeouts = Timeouts(timeout, queue_timeout, ttft_timeout)
+            arrival = Arrival(request_id, tenant, priority, arrival_time, timeouts)
+            options = tokenization_kwargs or {}
             state = await self._submit(
-                prompt,
-                sampling_params,
-                request_id,
-                prompt_text=prompt_text,
-                priority=priority,
-                arrival_time=arrival_time,
-                tokenization_kwargs=tokenization_kwargs,
-                unsupported={"lora_request": lora_request},
+                Submission(arrival, prompt, sampling_params, prompt_text, options, lora_request),
+                reservation,
             )
             is_finished = False
             while not is_finished:
@@ -226,17 +214,20 @@ class AsyncLLMEngine:
         prompt_text: str | None = None,
         reasoning_ended: bool | None = None,
         reasoning_parser_kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        ttft_timeout: float | None = None,
+        tenant: str = "",
+        reservation: Reservation | None = None,
     ) -> RequestOutputCollector:
-        """Submit a request and return a handle to collect its outputs from."""
+        """Submit a request and return a handle to collect its outputs from. See `generate`."""
+        self._connect(reservation)
+        timeouts = Timeouts(timeout, queue_timeout, ttft_timeout)
+        arrival = Arrival(request_id, tenant, priority, arrival_time, timeouts)
+        options = tokenization_kwargs or {}
         state = await self._submit(
-            prompt,
-            params,
-            request_id,
-            prompt_text=prompt_text,
-            priority=priority,
-            arrival_time=arrival_time,
-            tokenization_kwargs=tokenization_kwargs,
-            unsupported={"lora_request": lora_request},
+            Submission(arrival, prompt, params, prompt_text, options, lora_request), reservation
         )
         return RequestOutputCollector(state, self._book.abort)
 
@@ -247,13 +238,60 @@ class AsyncLLMEngine:
         internal: the ids are sequence ids of the engine (`RequestOutputCollector.request_id`).
         """
         wanted = {request_id} if isinstance(request_id, str) else set(request_id)
-        self._book.abort_matching(
-            lambda state: (
-                state.request_id in wanted
-                if not internal
-                else any(completion.sequence_id in wanted for completion in state.completions)
-            )
-        )
+        if internal:
+            for sequence_id in wanted:
+                self._book.abort_sequence(sequence_id)
+            return
+        self._intake.abort_pending(wanted)
+        for wanted_id in wanted:
+            for state in self._book.of_id(wanted_id):
+                self._book.abort(state)
+
+    def reserve(
+        self,
+        request_id: str,
+        *,
+        num_tokens: int,
+        n: int = 1,
+        priority: int = 0,
+        tenant: str = "",
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        ttft_timeout: float | None = None,
+        arrival_time: float | None = None,
+    ) -> Reservation:
+        """Admit a request the moment it arrives, before anything is spent on it.
+
+        For servers, which tokenize themselves. Give what it returns to `generate` or `release`.
+        num_tokens: of the prompt; `estimate_tokens` guesses. n: as in its SamplingParams.
+        Raises OverloadedError, ValidationError or EngineDeadError.
+        """
+        self._link.check()
+        timeouts = Timeouts(timeout, queue_timeout, ttft_timeout)
+        arrival = Arrival(request_id, tenant, priority, arrival_time, timeouts)
+        return self._intake.reserve(arrival, num_tokens, n)
+
+    def release(self, reservation: Reservation, error: BaseException | None = None) -> None:
+        """Give back a place that `generate` has not taken over, else do nothing. Idempotent.
+
+        error: what went wrong, for the log and the metrics; None if its client left.
+        """
+        if not reservation.is_taken:
+            self._intake.release(reservation, error)
+
+    def progress(self, request_id: str) -> RequestProgress | None:
+        """How far the oldest request of this id has got; None if there is none (any more)."""
+        return self._book.progress(request_id)
+
+    @property
+    def limits(self) -> Limits:
+        """What the engine takes on at present."""
+        return self._intake.limits
+
+    def update_limits(self, limits: Limits) -> None:
+        """Make other limits hold from now on; what was admitted stays. Logs each change."""
+        self._link.check()
+        self._intake.update_limits(limits)
 
     async def pause_generation(
         self,
@@ -262,7 +300,7 @@ class AsyncLLMEngine:
         wait_for_inflight_requests: bool | None = None,
         clear_cache: bool = True,
     ) -> None:
-        """Hold new requests back until `resume_generation`.
+        """Hold new requests back until `resume_generation`; their timeouts go on.
 
         mode: "abort" ends what is in flight, "wait" lets it finish first. Idempotent.
         """
@@ -270,10 +308,7 @@ class AsyncLLMEngine:
             mode = "wait"
         if mode not in ("abort", "wait"):
             raise ValueError(f"mode is {mode!r}, must be 'abort' or 'wait'")
-        if not self._is_paused:
-            self._is_paused = True
-            self._resumed.clear()
-        in_flight = self._book.requests
+        in_flight = self._book.hold()
         if mode == "abort":
             for state in in_flight:
                 self._book.abort(state)
@@ -284,11 +319,10 @@ class AsyncLLMEngine:
 
     async def resume_generation(self) -> None:
         """Let the held-back requests go; does nothing when not paused."""
-        self._is_paused = False
-        self._resumed.set()
+        self._book.resume()
 
     async def is_paused(self) -> bool:
-        return self._is_paused
+        return self._book.is_on_hold
 
     # --- questions
 
@@ -365,15 +399,7 @@ class AsyncLLMEngine:
 
     async def do_log_stats(self) -> None:
         """Write the current state to the log."""
-        stats = self.stats()
-        engine = stats.engine
-        log.info(
-            "running %d, waiting %d, KV cache %.1f %%, %d requests finished",
-            engine.num_running,
-            engine.num_waiting,
-            100 * engine.kv_cache_usage,
-            stats.num_finished,
-        )
+        self.stats().log()
 
     async def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
@@ -388,68 +414,32 @@ class AsyncLLMEngine:
     # --- inside
 
     async def _submit(
-        self,
-        prompt: PromptType,
-        sampling_params: SamplingParams,
-        request_id: str,
-        *,
-        prompt_text: str | None,
-        priority: int,
-        arrival_time: float | None,
-        tokenization_kwargs: dict[str, Any] | None,
-        unsupported: dict[str, object],
+        self, submission: Submission, reservation: Reservation | None
     ) -> RequestState:
-        for name, value in unsupported.items():
-            if value is not None:
-                raise ValueError(f"{name} is not supported")
-        self._connect()
-        while self._is_paused:
-            await self._resumed.wait()
-        now = time.monotonic()
-        if arrival_time is not None:
-            now -= max(0.0, time.time() - arrival_time)
-        params = self._inputs.check_params(sampling_params)
-        parsed = parse_prompt(prompt)
-        token_ids = await self._tokenize(parsed, tokenization_kwargs or {})
-        self._inputs.check_token_ids(token_ids)
-        # Tokenizing may have taken a while on another thread.
-        self._link.check()
-        messages = self._inputs.build(
-            f"{request_id}-{secrets.token_hex(4)}",
-            token_ids,
-            params,
-            priority=priority,
-            arrival_s=now,
-            cache_salt=parsed.cache_salt,
-        )
-        text = parsed.text if parsed.text is not None else prompt_text
-        state = RequestState(
-            request_id, text, messages, params, self.tokenizer, now, with_metrics=self.log_stats
-        )
+        state = await self._intake.prepare(submission, reservation)
         self._book.add(state)
         if self.log_requests:
-            log.info("request %s: %d prompt tokens, %s", request_id, len(token_ids), params)
+            log.info(
+                "request %s: %d prompt tokens, %s",
+                state.request_id,
+                len(state.prompt_token_ids),
+                state.params,
+            )
         return state
 
-    async def _tokenize(self, parsed: ParsedPrompt, options: dict[str, Any]) -> list[int]:
-        if parsed.token_ids is not None:
-            return parsed.token_ids
-        assert parsed.text is not None
-        unknown = set(options) - {"add_special_tokens"}
-        if unknown:
-            raise ValueError(f"tokenization_kwargs {sorted(unknown)} are not supported")
-        self._inputs.check_text(parsed.text)
-        assert self.tokenizer is not None
-        return await self.tokenizer.encode_async(
-            parsed.text, add_special_tokens=options.get("add_special_tokens", True)
-        )
-
-    def _connect(self) -> None:
+    def _connect(self, reservation: Reservation | None) -> None:
         """Make sure that the engine lives and that the running loop serves it."""
-        self._link.check()
-        if self._link.attach():
-            # An Event belongs to the loop that first waited on it.
-            self._resumed = asyncio.Event()
+        try:
+            self._link.check()
+            self._link.attach()
+        except Exception as error:
+            if reservation is not None:
+                self.release(reservation, error)
+            raise
+
+
+def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(delay_s, callback)
 
 
 AsyncLLM = AsyncLLMEngine

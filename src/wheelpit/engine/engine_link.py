@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from wheelpit.engine.messages import Call, CallResult, Ready, StepOutput
+from wheelpit.engine.messages import Call, CallResult, Ready, SetTenants, StepOutput
 from wheelpit.engine.process import EngineProcess
 from wheelpit.engine.request_book import RequestBook
 from wheelpit.errors import EngineDeadError, EngineGenerateError
@@ -63,6 +63,10 @@ class EngineLink:
         """Raise EngineDeadError if the engine process is gone."""
         if self.is_dead:
             raise self.dead_error
+
+    def send(self, message: SetTenants) -> None:
+        """Pass a message on that has no answer."""
+        self._process.channel.send(message)
 
     def wait_until_ready(self, on_phase: Callable[[str, float], None]) -> Ready:
         """Block until the model is loaded. See `EngineProcess.wait_until_ready`."""

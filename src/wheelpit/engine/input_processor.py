@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wheelpit.engine.admission import Reservation
 from wheelpit.engine.messages import AddRequest
 from wheelpit.engine.served_model import ServedModel
 from wheelpit.errors import ValidationError
@@ -175,9 +176,7 @@ class InputProcessor:
         internal_id: str,
         token_ids: list[int],
         params: SamplingParams,
-        *,
-        priority: int = 0,
-        arrival_s: float = 0.0,
+        reservation: Reservation,
         cache_salt: str | None = None,
     ) -> list[AddRequest]:
         """One message per completion; `params` is what `check_params` returned."""
@@ -200,9 +199,11 @@ class InputProcessor:
                     eos_token_ids=eos_token_ids,
                     primary_eos_token_id=self._model.primary_eos_token_id,
                     bad_words_token_ids=bad_words,
-                    priority=priority,
-                    arrival_s=arrival_s,
+                    priority=reservation.priority,
+                    arrival_s=reservation.arrival_s,
                     cache_salt=cache_salt,
+                    tenant=reservation.tenant,
+                    deadlines=reservation.deadlines,
                 )
             )
         return messages

@@ -2,7 +2,13 @@
 
 The front end's half of the promise, without sockets or event loops: `AsyncLLMEngine` gives it a
 way to send to the engine process, `LLM` one that calls the core. A request is in the book from
-`add` until it ends, once: by its last token, an abort, a fault, or the engine's death.
+`add` until it ends, once: by its last token, an abort, a deadline, a fault, or the engine's death.
+Whichever it is, `_close` gives back its place and tells the watchers.
+
+While the book is on hold (`hold`), what is added stays here instead of going to the engine.
+
+The engine process ends what has missed a deadline before its next step. If that step is long, or
+hangs, the book does it, `OVERDUE_S` later: nobody waits for a step to hear that time is over.
 """
 
 from __future__ import annotations
@@ -10,12 +16,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
+
+from wheelpit.engine.admission import Admission
 from wheelpit.engine.messages import Abort, AddRequest, EngineStats, StepOutput, TokenOutput
-from wheelpit.engine.request_state import CompletionState, RequestState
-from wheelpit.engine.stats import FrontEndStats, StatLogger, StepRecord
+from wheelpit.engine.queue_places import QueuePlaces
+from wheelpit.engine.request_state import CompletionState, RequestState, Timer
+from wheelpit.engine.stats import FinishedRequest, FrontEndStats, StatLogger, StepRecord
 from wheelpit.errors import EngineGenerateError
+from wheelpit.request import RequestProgress
 
 log = logging.getLogger(__name__)
+
+OVERDUE_S = 0.25
+"""How long after a deadline the front end waits for the engine to end the request."""
+
+SetTimer = Callable[[float, Callable[[], None]], Timer]
+"""(seconds, what to call then). Like `loop.call_later`."""
 
 
 class RequestBook:
@@ -24,15 +41,26 @@ class RequestBook:
     def __init__(
         self,
         send: Callable[[AddRequest | Abort], None],
+        admission: Admission,
         clock: Callable[[], float],
         stat_loggers: Sequence[StatLogger] = (),
+        set_timer: SetTimer | None = None,
     ) -> None:
-        """send: passes a message to the engine; must not block."""
+        """send: passes a message to the engine; must not block.
+
+        admission: who gave the requests their reservations; hears of each step.
+        set_timer: for deadlines; without one, they are the engine's alone.
+        """
         self._send = send
+        self._admission = admission
         self._clock = clock
         self._stat_loggers = list(stat_loggers)
+        self._set_timer = set_timer
+        self._is_on_hold = False
         self._requests: dict[RequestState, None] = {}
+        self._by_id: dict[str, dict[RequestState, None]] = {}
         self._sequences: dict[str, tuple[RequestState, CompletionState]] = {}
+        self._places = QueuePlaces()
         self._engine_stats = EngineStats()
         self._num_finished = 0
         self._num_prompt_tokens = 0
@@ -46,56 +74,130 @@ class RequestBook:
         """Those in flight, oldest first; a copy."""
         return list(self._requests)
 
+    @property
+    def is_on_hold(self) -> bool:
+        return self._is_on_hold
+
+    def of_id(self, request_id: str) -> list[RequestState]:
+        """The requests that a caller gave this id, oldest first; a copy."""
+        return list(self._by_id.get(request_id, ()))
+
+    def progress(self, request_id: str) -> RequestProgress | None:
+        """How far the oldest request of this id has got; None if there is none."""
+        state = next(iter(self._by_id.get(request_id, ())), None)
+        if state is None:
+            return None
+        if any(completion.was_scheduled for completion in state.completions):
+            return RequestProgress(state="running")
+        known = [self._places.num_ahead(each.sequence_id) for each in state.completions]
+        num_ahead = min((number for number in known if number is not None), default=None)
+        if num_ahead is None:
+            num_ahead = self._admission.num_ahead(state.reservation)
+        eta_s = None
+        if not self._is_on_hold:
+            eta_s = self._admission.wait_s(state.reservation, num_ahead, self._clock())
+        return RequestProgress(state="queued", position=num_ahead + 1, eta_s=eta_s)
+
     def add_stat_logger(self, logger: StatLogger) -> None:
         self._stat_loggers.append(logger)
 
     def stats(self) -> FrontEndStats:
         return FrontEndStats(
             num_requests=len(self._requests),
+            num_queued=self._admission.num_queued,
+            num_queued_tokens=self._admission.num_queued_tokens,
+            drain_rate=self._admission.drain_rate(self._clock()),
             engine=self._engine_stats,
             num_finished=self._num_finished,
             num_prompt_tokens=self._num_prompt_tokens,
             num_generation_tokens=self._num_generation_tokens,
         )
 
+    # --- in and out
+
     def add(self, state: RequestState) -> None:
-        """Enter a request and send its sequences to the engine."""
+        """Enter a request, and send its sequences to the engine unless the book is on hold."""
         self._requests[state] = None
-        for completion, message in zip(state.completions, state.messages, strict=True):
+        self._by_id.setdefault(state.request_id, {})[state] = None
+        for completion in state.completions:
             self._sequences[completion.sequence_id] = (state, completion)
-            self._send(message)
+        if state.reservation.is_aborted:
+            self.abort(state)
+            return
+        self._check_deadlines(state)
+        if state in self._requests and not self._is_on_hold:
+            self._dispatch(state)
+
+    def hold(self) -> list[RequestState]:
+        """Keep what is added from now on; returns those that the engine has already."""
+        self._is_on_hold = True
+        return [state for state in self._requests if state.sent_s is not None]
+
+    def resume(self) -> None:
+        """Send what was kept, in the order in which it came."""
+        self._is_on_hold = False
+        for state in self.requests:
+            if state.sent_s is None:
+                self._dispatch(state)
 
     def abort(self, state: RequestState) -> None:
         """End a request with "abort", keeping its tokens. Nothing happens if it has ended."""
         if state not in self._requests:
             return
         self._forget(state, tell_engine=True)
-        state.finish("abort")
-        self._report(state)
+        try:
+            state.finish("abort")
+        except Exception as error:
+            log.exception("request %s failed in the front end", state.request_id)
+            state.fail(_wrap(state, error))
+        self._close(state)
 
-    def abort_matching(self, is_wanted: Callable[[RequestState], bool]) -> None:
-        """Abort every request for which `is_wanted`."""
+    def abort_sequence(self, sequence_id: str) -> None:
+        """End the request that has this sequence; unknown ids are ignored."""
+        known = self._sequences.get(sequence_id)
+        if known is not None:
+            self.abort(known[0])
+
+    def abort_all(self) -> None:
         for state in self.requests:
-            if is_wanted(state):
-                self.abort(state)
+            self.abort(state)
 
     def fail_all(self, make_error: Callable[[], BaseException]) -> None:
         """End every request with an exception of its own: the engine is gone."""
         for state in self.requests:
             self._forget(state, tell_engine=False)
             state.fail(make_error())
-            self._report(state)
+            self._close(state)
+        # Its process holds nothing any more, and will not say so.
+        self._engine_stats = msgspec.structs.replace(
+            self._engine_stats, num_running=0, num_waiting=0, kv_cache_usage=0.0
+        )
 
     def discard(self, states: Iterable[RequestState]) -> None:
-        """Drop requests that nobody can wait for any more, and tell the engine."""
+        """Drop requests whose event loop was closed: nobody can wait for them any more."""
         for state in states:
             self._forget(state, tell_engine=True)
-            self._report(state)
+            for completion in state.completions:
+                completion.finish("abort")
+            # It was the loop's, and is gone with it.
+            state.timer = None
+            self._close(state)
+
+    # --- news
 
     def on_step(self, step: StepOutput) -> None:
         """Hand out one step's tokens; one request's failure here is that request's alone."""
         now = self._clock()
         self._engine_stats = step.stats
+        for sequence_id in step.started:
+            self._start(sequence_id, now)
+        self._admission.on_step(
+            step.stats.num_waiting, len(step.started), step.stats.kv_cache_usage
+        )
+        if step.queue is not None:
+            self._places.set_order(known for known in step.queue if known in self._sequences)
+        elif not step.stats.num_waiting:
+            self._places.set_order(())
         record = StepRecord(step.stats)
         aborts: list[str] = []
         for output in step.outputs:
@@ -116,6 +218,30 @@ class RequestBook:
         self._num_generation_tokens += record.num_generation_tokens
         self._tell(lambda logger: logger.on_step(record))
 
+    def report(self, record: FinishedRequest) -> None:
+        """Count a request that has ended, and tell the watchers; once for each."""
+        self._num_finished += 1
+        self._tell(lambda logger: logger.on_request_finished(record))
+
+    # --- inside
+
+    def _dispatch(self, state: RequestState) -> None:
+        state.sent_s = self._clock()
+        try:
+            for message in state.messages:
+                self._send(message)
+        except Exception as error:
+            # What the socket's encoder does not know (in `extra_args`, say).
+            self._fail(state, error)
+
+    def _start(self, sequence_id: str, now: float) -> None:
+        known = self._sequences.get(sequence_id)
+        if known is not None:
+            state, completion = known
+            completion.was_scheduled = True
+            state.reservation.start(completion.index, now)
+            self._places.remove(sequence_id)
+
     def _apply(
         self,
         state: RequestState,
@@ -127,6 +253,7 @@ class RequestBook:
         """Add one sequence's news to its request; True if the engine must abort the sequence."""
         if output.token_ids:
             record.num_generation_tokens += len(output.token_ids)
+            state.reservation.charge(len(output.token_ids), now)
             if completion.last_token_s is not None:
                 record.itls_s.append(now - completion.last_token_s)
             elif state.metrics.first_token_ts == 0.0:
@@ -137,36 +264,70 @@ class RequestBook:
             log.warning("request %s ended with an error: %s", state.request_id, output.error)
         must_abort = state.apply(completion, output, now)
         if completion.finish_reason is not None:
-            self._sequences.pop(completion.sequence_id, None)
-        if state.is_finished:
-            self._requests.pop(state, None)
-            self._report(state)
+            self._end(state, completion, now)
         return must_abort
 
+    def _end(self, state: RequestState, completion: CompletionState, now: float) -> None:
+        """One completion has ended; so has its request, if it was the last one."""
+        del self._sequences[completion.sequence_id]
+        self._places.remove(completion.sequence_id)
+        state.reservation.end(completion.index, now)
+        if state.is_finished:
+            self._forget(state, tell_engine=False)
+            self._close(state)
+
+    def _check_deadlines(self, state: RequestState) -> None:
+        """End what is over time, and set the timer to the next of its deadlines, if any."""
+        moments = state.reservation.deadlines.moments
+        if not moments:
+            return
+        now = self._clock()
+        late_s = 0.0 if state.sent_s is None else OVERDUE_S
+        try:
+            ended = state.expire(now - late_s)
+        except Exception as error:
+            log.exception("request %s failed in the front end", state.request_id)
+            self._fail(state, error)
+            return
+        if ended and state.sent_s is not None:
+            self._send(Abort([completion.sequence_id for completion in ended]))
+        for completion in ended:
+            self._end(state, completion, now)
+        coming = [moment + late_s for moment in moments if moment + late_s > now]
+        if coming and state in self._requests and self._set_timer is not None:
+            delay_s = min(coming) - now
+            state.timer = self._set_timer(delay_s, lambda: self._check_deadlines(state))
+
     def _fail(self, state: RequestState, error: Exception) -> None:
-        wrapped = EngineGenerateError(
-            f"generating failed for request {state.request_id!r}: {type(error).__name__}: {error}"
-        )
-        wrapped.__cause__ = error
+        assert state in self._requests, f"{state.request_id} has ended"
         self._forget(state, tell_engine=True)
-        state.fail(wrapped)
-        self._report(state)
+        state.fail(_wrap(state, error))
+        self._close(state)
 
     def _forget(self, state: RequestState, *, tell_engine: bool) -> None:
         """Remove a request from the book; late outputs for it will find nothing."""
         self._requests.pop(state, None)
+        namesakes = self._by_id.get(state.request_id, {})
+        namesakes.pop(state, None)
+        if not namesakes:
+            self._by_id.pop(state.request_id, None)
         unfinished = []
         for completion in state.completions:
+            self._places.remove(completion.sequence_id)
             was_known = self._sequences.pop(completion.sequence_id, None)
             if was_known is not None and completion.finish_reason is None:
                 unfinished.append(completion.sequence_id)
-        if tell_engine and unfinished:
+        if tell_engine and unfinished and state.sent_s is not None:
             self._send(Abort(unfinished))
 
-    def _report(self, state: RequestState) -> None:
-        self._num_finished += 1
-        record = state.describe(self._clock())
-        self._tell(lambda logger: logger.on_request_finished(record))
+    def _close(self, state: RequestState) -> None:
+        """The request has ended: give back its place and tell the watchers."""
+        if state.timer is not None:
+            state.timer.cancel()
+            state.timer = None
+        now = self._clock()
+        state.reservation.release(now)
+        self.report(state.describe(now))
 
     def _tell(self, message: Callable[[StatLogger], None]) -> None:
         """Pass something on to every watcher; one that raises is dropped, requests go on."""
@@ -176,3 +337,11 @@ class RequestBook:
             except Exception:
                 log.exception("stat logger %r failed and is removed", logger)
                 self._stat_loggers.remove(logger)
+
+
+def _wrap(state: RequestState, error: Exception) -> EngineGenerateError:
+    wrapped = EngineGenerateError(
+        f"generating failed for request {state.request_id!r}: {type(error).__name__}: {error}"
+    )
+    wrapped.__cause__ = error
+    return wrapped

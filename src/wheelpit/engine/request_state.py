@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Protocol
 
+from wheelpit.engine.admission import Reservation
 from wheelpit.engine.messages import AddRequest, TokenOutput
 from wheelpit.engine.stats import FinishedRequest
 from wheelpit.request import (
@@ -30,6 +32,12 @@ from wheelpit.text.output_text import OutputText
 from wheelpit.text.tokenizer import Tokenizer
 
 
+class Timer(Protocol):
+    """Something that will be called, unless it is cancelled: asyncio.TimerHandle, or a fake."""
+
+    def cancel(self) -> None: ...
+
+
 class CompletionState:
     """One of a request's n sequences: its tokens and its text."""
 
@@ -45,6 +53,7 @@ class CompletionState:
         self.stop_reason: int | str | None = None
         self.error: str | None = None
         self.last_token_s: float | None = None
+        self.was_scheduled = False
         self._output_text = OutputText(tokenizer, params, message.prompt_token_ids)
         self._tokenizer = tokenizer if params.detokenize else None
         self._text = ""
@@ -77,13 +86,13 @@ class CompletionState:
         self.error = output.error
         return False
 
-    def finish(self, reason: str) -> None:
+    def finish(self, reason: str, stop_reason: str | None = None) -> None:
         """End it from the front end's side ("abort", "error"), keeping what there is."""
         if self.finish_reason is None:
             text, _ = self._output_text.append((), is_final=True)
             if text:
                 self._unread_text.append(text)
-            self.finish_reason = reason
+            self.finish_reason, self.stop_reason = reason, stop_reason
 
     def take(self, *, is_delta: bool) -> CompletionOutput:
         """Everything (or, for delta, everything unread) as an output; marks it read."""
@@ -127,20 +136,20 @@ class RequestState:
 
     def __init__(
         self,
-        request_id: str,
+        reservation: Reservation,
         prompt: str | None,
         messages: list[AddRequest],
         params: SamplingParams,
         tokenizer: Tokenizer | None,
-        now: float,
         *,
         with_metrics: bool = True,
     ) -> None:
-        """request_id: the caller's. messages: what was (or will be) sent for it.
+        """messages: what was (or will be) sent for it, one for each sequence of the reservation.
 
         with_metrics: give out `metrics` with the outputs.
         """
-        self.request_id = request_id
+        self.reservation = reservation
+        self.request_id = reservation.request_id
         self.prompt = prompt
         self.prompt_token_ids = messages[0].prompt_token_ids
         self.params = params
@@ -151,7 +160,11 @@ class RequestState:
         ]
         self.exception: BaseException | None = None
         self.num_cached_tokens: int | None = None
-        self.metrics = RequestMetrics(arrival_time=time.time(), queued_ts=now)
+        self.sent_s: float | None = None
+        """When it went to the engine process; None while a pause holds it."""
+        self.timer: Timer | None = None
+        """Rings at its next deadline."""
+        self.metrics = RequestMetrics(arrival_time=time.time(), queued_ts=reservation.arrival_s)
         self._with_metrics = with_metrics
         self._tokenizer = tokenizer
         self._prompt_logprobs: PromptLogprobs | None = None
@@ -168,8 +181,8 @@ class RequestState:
         """Add one step's outcome for one completion; True if the engine must abort it."""
         metrics = self.metrics
         if output.queue_s is not None:
-            if metrics.scheduled_ts == 0.0:
-                metrics.scheduled_ts = metrics.queued_ts + output.queue_s
+            if metrics.scheduled_ts == 0.0 and self.sent_s is not None:
+                metrics.scheduled_ts = self.sent_s + output.queue_s
             self.num_cached_tokens = max(self.num_cached_tokens or 0, output.num_cached_tokens or 0)
         if output.token_ids:
             if metrics.first_token_ts == 0.0:
@@ -195,6 +208,23 @@ class RequestState:
             completion.finish(reason)
         self._num_unfinished = 0
         self._notify()
+
+    def expire(self, now: float) -> list[CompletionState]:
+        """End the completions that have missed a deadline, with "abort" and its name."""
+        ended = []
+        for completion in self.completions:
+            missed = self.reservation.deadlines.missed(
+                now,
+                was_scheduled=completion.was_scheduled,
+                has_output=bool(completion.token_ids),
+            )
+            if completion.finish_reason is None and missed is not None:
+                completion.finish("abort", missed)
+                ended.append(completion)
+        if ended:
+            self._num_unfinished -= len(ended)
+            self._notify()
+        return ended
 
     def fail(self, exception: BaseException) -> None:
         """Make the consumer's next read raise; what it has not read yet is dropped."""
@@ -244,10 +274,14 @@ class RequestState:
         metrics = self.metrics
         was_scheduled = metrics.scheduled_ts > 0.0
         has_tokens = metrics.first_token_ts > 0.0
-        reasons = [c.finish_reason for c in self.completions if c.finish_reason is not None]
+        ended = [c for c in self.completions if c.finish_reason is not None]
+        finish_reason = ended[-1].finish_reason if ended and self.exception is None else "error"
+        stop_reason = ended[-1].stop_reason if finish_reason == "abort" else None
         return FinishedRequest(
             request_id=self.request_id,
-            finish_reason=reasons[-1] if reasons else "error",
+            finish_reason=finish_reason or "error",
+            stop_reason=None if stop_reason is None else str(stop_reason),
+            tenant=self.reservation.tenant,
             num_prompt_tokens=len(self.prompt_token_ids),
             num_generation_tokens=metrics.num_generation_tokens,
             max_num_generation_tokens=max(len(c.token_ids) for c in self.completions),

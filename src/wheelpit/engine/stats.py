@@ -50,6 +50,30 @@ class FinishedRequest:
     With "refused": the reason of its OverloadedError, or "invalid" after a ValidationError."""
     tenant: str = ""
 
+    @classmethod
+    def unserved(
+        cls, request_id: str, tenant: str, finish_reason: str, stop_reason: str | None, e2e_s: float
+    ) -> FinishedRequest:
+        """One that ended before the engine heard of it."""
+        return cls(
+            request_id=request_id,
+            finish_reason=finish_reason,
+            num_prompt_tokens=0,
+            num_generation_tokens=0,
+            max_num_generation_tokens=0,
+            num_cached_tokens=0,
+            max_tokens=None,
+            n=1,
+            num_preemptions=0,
+            e2e_s=e2e_s,
+            queue_s=None,
+            ttft_s=None,
+            prefill_s=None,
+            decode_s=None,
+            stop_reason=stop_reason,
+            tenant=tenant,
+        )
+
     @property
     def inference_s(self) -> float | None:
         """From first scheduled to the last token."""
@@ -104,12 +128,23 @@ class FrontEndStats:
     """Queued sequences that start in a second when every seat is taken; None while unknown."""
     engine: EngineStats
     num_finished: int
+    """Requests that have ended, those that were refused among them."""
     num_prompt_tokens: int
     num_generation_tokens: int
 
+    def log(self) -> None:
+        """Write it to the log in one line."""
+        log.info(
+            "running %d, waiting %d, KV cache %.1f %%, %d requests finished",
+            self.engine.num_running,
+            self.engine.num_waiting,
+            100 * self.engine.kv_cache_usage,
+            self.num_finished,
+        )
+
 
 class LoggingStatLogger:
-    """Write one INFO line per finished request and a summary while requests run."""
+    """Write one INFO line per request and a summary while requests run."""
 
     def __init__(self, clock: Callable[[], float], interval_s: float = 10.0) -> None:
         self._clock = clock
@@ -138,10 +173,18 @@ class LoggingStatLogger:
         self._num_prompt_tokens = self._num_generation_tokens = 0
 
     def on_request_finished(self, record: FinishedRequest) -> None:
+        reason = record.finish_reason
+        if record.stop_reason is not None:
+            reason += f" ({record.stop_reason})"
+        if record.tenant:
+            reason += f", tenant {record.tenant}"
+        if record.finish_reason == "refused":
+            log.info("request %s: %s", record.request_id, reason)
+            return
         log.info(
             "request %s: %s, %d prompt + %d output tokens in %.3f s (queue %s, first token %s)",
             record.request_id,
-            record.finish_reason,
+            reason,
             record.num_prompt_tokens,
             record.num_generation_tokens,
             record.e2e_s,
