@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tests.fakes import FakeRunner, ManualClock
 from wheelpit.config import CacheConfig, EngineConfig, ModelOptions, SchedulerConfig
 from wheelpit.engine.core import EngineCore
 from wheelpit.engine.messages import AddRequest
 from wheelpit.request import SamplingParams
+from wheelpit.scheduling.deadlines import Deadlines
 
 
 class RaisingRunner(FakeRunner):
@@ -104,3 +107,102 @@ def test_prompt_logprobs_come_once_with_the_first_output():
     assert [o.prompt_logprobs is not None for o in outputs] == [True, False, False, False]
     scored = [position.token_ids[0] for position in outputs[0].prompt_logprobs]
     assert scored == list(range(6, 105))
+
+
+class SmallMemoryRunner(FakeRunner):
+    """Has memory for steps of so many tokens."""
+
+    def __init__(self, most_tokens, **options):
+        super().__init__(**options)
+        self.most_tokens = most_tokens
+        self.refused = []
+
+    def run(self, batch):
+        if batch.num_tokens > self.most_tokens:
+            self.refused.append(batch.num_tokens)
+            raise MemoryError(f"no room for {batch.num_tokens} tokens")
+        return super().run(batch)
+
+
+def test_out_of_memory_makes_steps_smaller_and_costs_nobody_a_token():
+    core = make_core(SmallMemoryRunner(10))
+    prompts = {f"r{i}": [5 + i] * 20 for i in range(6)}
+    for name, prompt in prompts.items():
+        core.add(request(name, prompt))
+    outputs = run(core)
+    for name, prompt in prompts.items():
+        tokens = [t for o in outputs[name] for t in o.token_ids]
+        assert tokens == core.runner.expected(prompt, 4)
+    assert core.runner.refused[0] == 64
+
+
+def test_steps_grow_again_after_a_shortage():
+    core = make_core(SmallMemoryRunner(10))
+    core.add(request("a", [5] * 60))
+    run(core)
+    core.runner.most_tokens = 1000
+    for i in range(20):
+        core.add(request(f"b{i}", [6 + i] * 60))
+    sizes = []
+    while core.has_work:
+        core.step()
+        sizes.append(core.stats().num_scheduled_tokens)
+    assert max(sizes) == 64
+
+
+def test_a_sequence_that_not_even_the_smallest_step_has_memory_for_ends_with_an_error():
+    core = make_core(SmallMemoryRunner(0))
+    core.add(request("a", [5] * 20))
+    (output,) = run(core)["a"]
+    assert output.finish_reason == "error"
+    assert "MemoryError: no room for 1 tokens" in output.error
+
+
+def test_a_request_goes_on_from_what_another_engine_generated():
+    core = make_core()
+    expected = core.runner.expected([5, 6, 7], 6)
+    whole = request("a", [5, 6, 7], max_tokens=6)
+    core.add(msgspec.structs.replace(whole, output_token_ids=expected[:4]))
+    outputs = run(core)["a"]
+    assert [t for o in outputs for t in o.token_ids] == expected[4:]
+    assert outputs[-1].finish_reason == "length"
+
+
+def test_steps_of_many_tokens_are_announced():
+    announced = []
+    config = EngineConfig(
+        model=ModelOptions(folder="", max_model_len=2048),
+        scheduler=SchedulerConfig(max_num_seqs=8, max_num_batched_tokens=600),
+    )
+    runner = FakeRunner()
+    core = EngineCore(config, runner, ManualClock(), announced.append)
+    core.add(request("a", [5] * 1000))
+    run(core)
+    assert announced == [600, 400]
+
+
+def test_a_missed_deadline_is_reported_before_the_next_step():
+    clock = ManualClock()
+    core = make_core(clock=clock)
+    core.add(msgspec.structs.replace(request("a", [5, 6], 50), deadlines=Deadlines(total_s=9.0)))
+    (first,) = core.step().outputs
+    assert core.expire() is None
+    clock.advance(9.0)
+    expired = core.expire()
+    assert [(o.finish_reason, o.stop_reason) for o in expired.outputs] == [("abort", "timeout")]
+    assert (expired.stats.num_running, expired.stats.num_timeouts) == (0, 1)
+    assert not core.has_work
+    assert first.token_ids
+
+
+def test_the_queue_is_told_now_and_then_and_starts_at_once():
+    clock = ManualClock(1.0)
+    core = make_core(clock=clock)
+    for i in range(11):
+        core.add(request(f"r{i}", [5, 6], 50))
+    first, second = core.step(), core.step()
+    assert first.started == [f"r{i}" for i in range(8)]
+    assert first.queue == ["r8", "r9", "r10"]
+    assert (second.started, second.queue) == ([], None)
+    clock.advance(1.0)
+    assert core.step().queue == ["r8", "r9", "r10"]

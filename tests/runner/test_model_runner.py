@@ -155,3 +155,24 @@ def test_one_token_contexts_work(folder: Path) -> None:
     sequence = driver.add([3])
     driver.finish([sequence], 1)
     assert len(outputs(sequence)) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("tried to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_too_little_memory_for_a_step_is_a_memory_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    driver = Driver(make_runner(folder))
+
+    def fail(inputs: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(driver.runner, "execute", fail)
+        with pytest.raises(MemoryError, match="allocate"):
+            driver.step([(driver.add([3, 4, 5]), 3)])

@@ -185,6 +185,19 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.schedule()
 
     @precondition(lambda self: self.live)
+    @rule()
+    def run_out_of_memory(self) -> None:
+        batch = self.schedule().batch
+        was_possible = self.scheduler.shrink(batch)
+        assert was_possible or batch.num_tokens == 1 or len(batch.sequences) <= 1
+        self.scheduler.check()
+        if was_possible and self.live:
+            smaller = self.schedule().batch
+            assert len(smaller.sequences) <= max(1, len(batch.sequences) // 2)
+            if self.config.enable_chunked_prefill:
+                assert smaller.num_tokens <= batch.num_tokens // 2
+
+    @precondition(lambda self: self.live)
     @rule(data=st.data(), newcomer=sequences())
     def step_with_trouble(self, data: st.DataObject, newcomer: Sequence) -> None:
         """Do one step with aborts while it is in flight, an arrival, and an error."""

@@ -23,6 +23,9 @@ from wheelpit.scheduling.tenants import TenantShare
 
 log = logging.getLogger(__name__)
 
+ANNOUNCED_TOKENS = 256
+"""Steps of fewer tokens are too short to be taken for a hang."""
+
 QUEUE_INTERVAL_S = 0.5
 """How often the front end hears who waits, in order."""
 
@@ -38,14 +41,25 @@ class Runner(Protocol):
     forward_s: float
 
     def run(self, batch: ScheduledBatch) -> list[SampledToken]:
-        """Compute the batch and answer in its order. Safe to repeat after an exception."""
+        """Compute the batch and answer in its order. Safe to repeat after an exception.
+
+        Raises MemoryError if a smaller batch might do.
+        """
         ...
 
 
 class EngineCore:
     """Scheduler and runner of one model. Used by one thread."""
 
-    def __init__(self, config: EngineConfig, runner: Runner, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        runner: Runner,
+        clock: Callable[[], float],
+        announce: Callable[[int], None] = lambda num_tokens: None,
+    ) -> None:
+        """announce: told the number of tokens before a step of many tokens."""
+        self._announce = announce
         self.config = config
         self.runner = runner
         self._clock = clock
@@ -67,7 +81,7 @@ class EngineCore:
         """Queue a request. One that cannot be served ends with "error" in the next output."""
         sequence = Sequence(
             request_id=request.request_id,
-            token_ids=list(request.prompt_token_ids),
+            token_ids=request.prompt_token_ids + request.output_token_ids,
             num_prompt_tokens=len(request.prompt_token_ids),
             params=request.params,
             eos_token_ids=frozenset(request.eos_token_ids),
@@ -80,6 +94,7 @@ class EngineCore:
             cache_salt=request.cache_salt,
             tenant=request.tenant,
             deadlines=request.deadlines,
+            has_output=bool(request.output_token_ids),
         )
         try:
             self._scheduler.add(sequence, self._clock())
@@ -106,11 +121,14 @@ class EngineCore:
         outputs, self._pending = self._pending, []
         batch = self._scheduler.schedule(started)
         if batch.sequences:
+            if batch.num_tokens >= ANNOUNCED_TOKENS:
+                self._announce(batch.num_tokens)
             before_run = self._clock()
             sampled = self._run(batch)
             self._run_s += self._clock() - before_run
-            for output in self._scheduler.update(batch, sampled, self._clock()):
-                outputs.append(self._describe(output))
+            if sampled is not None:
+                for output in self._scheduler.update(batch, sampled, self._clock()):
+                    outputs.append(self._describe(output))
             self._num_steps += 1
         self._num_scheduled_tokens = batch.num_tokens
         self._step_s += self._clock() - started
@@ -153,9 +171,15 @@ class EngineCore:
         """Forget all cached blocks; False while any is in use."""
         return self._scheduler.reset_prefix_cache()
 
-    def _run(self, batch: ScheduledBatch) -> list[SampledToken]:
+    def _run(self, batch: ScheduledBatch) -> list[SampledToken] | None:
+        """Compute the batch; None if it was too much for the memory: the next one is smaller."""
         try:
             return self.runner.run(batch)
+        except MemoryError as error:
+            if self._scheduler.shrink(batch):
+                log.warning("out of memory in a step of %d tokens: %s", batch.num_tokens, error)
+                return None
+            log.exception("out of memory in the smallest step")
         except Exception:
             # Per-request fault boundary: find whose fault it is by running each alone.
             log.exception("a step of %d sequences failed", len(batch.sequences))

@@ -22,7 +22,10 @@ class Start(msgspec.Struct, frozen=True, tag=True):
 
 
 class AddRequest(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
-    """Run one sequence. `request_id` is the internal, unique id."""
+    """Run one sequence. `request_id` is the internal, unique id.
+
+    output_token_ids: what it generated on an engine that is gone; it goes on from there.
+    """
 
     request_id: str
     prompt_token_ids: list[int]
@@ -38,6 +41,7 @@ class AddRequest(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     tenant: str = ""
     """Whose request it is, for the fair policy and the tenants' seats."""
     deadlines: Deadlines = NO_DEADLINES
+    output_token_ids: list[int] = []
 
 
 class SetTenants(msgspec.Struct, frozen=True, tag=True):
@@ -137,6 +141,12 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True):
     """Sequences that missed a deadline."""
 
 
+class StepBegins(msgspec.Struct, frozen=True, tag=True):
+    """A step has begun that may take a while because of the many tokens it computes."""
+
+    num_tokens: int
+
+
 class StepOutput(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     """Everything one step brought.
 
@@ -159,4 +169,4 @@ class CallResult(msgspec.Struct, frozen=True, tag=True):
 
 
 ToEngine = Start | AddRequest | Abort | SetTenants | Call | Shutdown
-FromEngine = Phase | Ready | StartFailed | StepOutput | CallResult
+FromEngine = Phase | Ready | StartFailed | StepBegins | StepOutput | CallResult

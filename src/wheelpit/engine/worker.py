@@ -32,6 +32,7 @@ from wheelpit.engine.messages import (
     Shutdown,
     Start,
     StartFailed,
+    StepBegins,
     StepOutput,
     ToEngine,
 )
@@ -121,7 +122,12 @@ def _start(channel: BlockingChannel, load_runner: LoadRunner) -> EngineCore | No
     config: EngineConfig = start.config
     try:
         runner = load_runner(config, lambda name, seconds: channel.send(Phase(name, seconds)))
-        core = EngineCore(config, runner, time.monotonic)
+        core = EngineCore(
+            config,
+            runner,
+            time.monotonic,
+            announce=lambda num_tokens: channel.send(StepBegins(num_tokens)),
+        )
     except Exception as error:
         if not isinstance(error, WheelpitError):
             log.exception("the engine could not start")

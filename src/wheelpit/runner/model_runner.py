@@ -90,7 +90,22 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, batch: ScheduledBatch) -> list[SampledToken]:
-        """Compute the batch's tokens and answer in its order. Safe to repeat after an error."""
+        """Compute the batch's tokens and answer in its order. Safe to repeat after an error.
+
+        Raises MemoryError when the device or the machine has not enough for a step so large.
+        """
+        try:
+            return self._run(batch)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = str(error)
+        # Here, where the failed step's tensors are gone with its traceback.
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        raise MemoryError(reason)
+
+    def _run(self, batch: ScheduledBatch) -> list[SampledToken]:
         inputs, sampling = build_inputs(batch, self._layout)
         hidden, logits = self.execute(inputs)
         answers = [SampledToken()] * len(batch.sequences)
@@ -143,6 +158,11 @@ class ModelRunner:
         sequence.token_ids.append(0)
         self.run(ScheduledBatch((ScheduledSequence(sequence, length, 1, True),)))
         self.forward_s = 0.0
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # torch has a type of its own for accelerators only.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _load_model(config: EngineConfig, model_config: ModelConfig, placement: Placement) -> Model:

@@ -111,6 +111,8 @@ class Scheduler:
         self._expiry = Expiry()
         self._started: list[Sequence] = []
         self._scheduled_s = 0.0
+        self._max_tokens_now = config.max_num_batched_tokens
+        self._max_seqs_now = config.max_num_seqs
         self._prefill_left = 0
         self._unlimited: Sequence | None = None
         self._is_prefilling = False
@@ -218,6 +220,29 @@ class Scheduler:
             prefix_cache_hits=self._prefix_cache_hits,
         )
 
+    def shrink(self, batch: ScheduledBatch) -> bool:
+        """Make steps half as large as this one, which the memory could not hold; they grow again
+        with each that succeeds. False, and nothing happens, if it cannot be made smaller.
+        """
+        if batch.num_tokens <= 1:
+            return False
+        if self._config.enable_chunked_prefill:
+            self._max_tokens_now = batch.num_tokens // 2
+        elif len(batch.sequences) == 1:
+            return False
+        self._max_seqs_now = max(1, len(batch.sequences) // 2)
+        while len(self._running) > self._max_seqs_now:
+            self._preempt(self._running.pop())
+        return True
+
+    def _grow_again(self) -> None:
+        """Undo a part of what `shrink` did."""
+        limits = self._config
+        self._max_tokens_now += max(1, self._max_tokens_now // 8)
+        self._max_tokens_now = min(self._max_tokens_now, limits.max_num_batched_tokens)
+        if self._max_tokens_now > self._max_seqs_now:
+            self._max_seqs_now = min(self._max_seqs_now + 1, limits.max_num_seqs)
+
     def schedule(self, now: float) -> ScheduledBatch:
         """Choose the work of the next step and give it the blocks it needs."""
         self._scheduled_s = now
@@ -280,7 +305,7 @@ class Scheduler:
         """
         room = self._room()
         num_needed = -(-head.num_tokens // self._block_size)
-        num_seats = self._config.max_num_seqs - len(self._running)
+        num_seats = self._max_seqs_now - len(self._running)
         if num_seats > 0 and num_needed <= room:
             return
         victims: list[Sequence] = []
@@ -320,7 +345,7 @@ class Scheduler:
         A prefill less urgent than the waiting head leaves its share to that, but for a token.
         """
         running, block_size = self._running, self._block_size
-        budget, num_promised = self._config.max_num_batched_tokens, 0
+        budget, num_promised = self._max_tokens_now, 0
         index = 0
         while index < len(running):  # preempting shortens it from the end
             sequence = running[index]
@@ -370,7 +395,7 @@ class Scheduler:
         self, scheduled: list[ScheduledSequence], budget: int, num_promised: int, now: float
     ) -> None:
         """Start waiting sequences, in order, while there are seats, budget and blocks."""
-        num_seats = self._config.max_num_seqs - len(self._running)
+        num_seats = self._max_seqs_now - len(self._running)
         while num_seats > 0 and budget > 0:
             sequence = self._waiting.head(now)
             if sequence is None or self._prefill_limit(sequence) < 1:
@@ -431,6 +456,7 @@ class Scheduler:
         """
         outputs: list[SequenceOutput] = []
         if batch.sequences:
+            self._grow_again()
             num_decodes = sum(item.num_tokens == 1 for item in batch.sequences)
             self._forecast.on_step(
                 now - self._scheduled_s, num_decodes, batch.num_tokens - num_decodes
