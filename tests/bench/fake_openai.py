@@ -20,6 +20,11 @@ class Answer:
     breaks_off: bool = False
     split_at: int | None = None
     line_end: str = "\n"
+    retry_after: str | None = None
+    reason: str | None = None
+    finish_reason: str = "length"
+    stop_reason: str | None = None
+    comments: Sequence[str] = ()
 
 
 @dataclass
@@ -91,7 +96,8 @@ class FakeOpenAI:
         else:
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer.status != 200:
-            _write_json(writer, answer.status, {"error": {"message": "scripted"}})
+            error = {"message": "scripted", "reason": answer.reason}
+            _write_json(writer, answer.status, {"error": error}, retry_after=answer.retry_after)
             return
         self._in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self._in_flight)
@@ -100,6 +106,8 @@ class FakeOpenAI:
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         is_chat = "messages" in body
+        for comment in answer.comments:
+            _write_chunk(writer, f"{comment}{answer.line_end * 2}".encode())
         if is_chat:
             _write_event(writer, answer, _chunk(is_chat, "", role="assistant"))
         for text in answer.chunks:
@@ -113,7 +121,9 @@ class FakeOpenAI:
         if answer.stream_error:
             _write_event(writer, answer, {"error": {"message": answer.stream_error}})
         else:
-            _write_event(writer, answer, _chunk(is_chat, "", finish_reason="length"))
+            last = _chunk(is_chat, "", finish_reason=answer.finish_reason)
+            last["choices"][0]["stop_reason"] = answer.stop_reason
+            _write_event(writer, answer, last)
         if answer.sends_usage:
             usage = {
                 "prompt_tokens": _count_prompt(body),
@@ -171,6 +181,14 @@ def _write_chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
 
-def _write_json(writer: asyncio.StreamWriter, status: int, payload: dict[str, Any]) -> None:
+def _write_json(
+    writer: asyncio.StreamWriter,
+    status: int,
+    payload: dict[str, Any],
+    *,
+    retry_after: str | None = None,
+) -> None:
     body = json.dumps(payload).encode()
-    writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    more = "" if retry_after is None else f"Retry-After: {retry_after}\r\n"
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    writer.write(head.encode() + body)

@@ -61,9 +61,9 @@ async def test_chunks_of_several_tokens_are_divided_by_the_usage() -> None:
 async def test_errors_are_counted_by_status_and_kind() -> None:
     answers = [
         Answer(),  # the warm-up
-        Answer(status=429),
-        Answer(status=503),
-        Answer(status=503),
+        Answer(status=500),
+        Answer(status=400),
+        Answer(status=400),
         Answer(stream_error="engine died"),
         Answer(breaks_off=True),
         Answer(),
@@ -71,13 +71,60 @@ async def test_errors_are_counted_by_status_and_kind() -> None:
     async with FakeOpenAI(answers) as server:
         result = await run_load(replace(plan_for(server), concurrency=1), SMALL)
     assert result.summary.errors == {
-        "429": 1,
-        "503": 2,
+        "500": 1,
+        "400": 2,
         "error in stream": 1,
         "ConnectionResetError": 1,
     }
+    assert (result.summary.refused, result.summary.timed_out) == ({}, {})
     assert result.summary.num_succeeded == 3
     assert result.summary.num_output_tokens == 9
+
+
+async def test_refused_and_timed_out_requests_are_no_errors() -> None:
+    answers = [
+        Answer(),  # the warm-up
+        Answer(status=429, retry_after="3"),
+        Answer(status=429, retry_after="7"),
+        Answer(status=503),
+        Answer(status=504, reason="queue_timeout"),
+        Answer(status=504),
+        Answer(("a",), finish_reason="abort", stop_reason="timeout"),
+        Answer(("a",), finish_reason="abort"),
+        Answer(),
+    ]
+    async with FakeOpenAI(answers) as server:
+        result = await run_load(replace(plan_for(server), concurrency=1), SMALL)
+    summary = result.summary
+    assert summary.errors == {}
+    assert summary.refused == {"429": 2, "503": 1}
+    assert summary.retry_after_s == 5
+    assert summary.timed_out == {"queue_timeout": 1, "504": 1, "timeout": 1}
+    # One that was cancelled from outside has what it has.
+    assert summary.finish_reasons == {"abort": 1, "length": 1}
+    assert (summary.num_succeeded, summary.num_output_tokens) == (2, 4)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(throughput_table(result))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "2 x 429, 1 x 503, to retry after 5 s" in text
+    assert "1 x queue_timeout" in text
+
+
+async def test_deadlines_are_sent_with_every_request() -> None:
+    async with FakeOpenAI() as server:
+        await run_load(plan_for(server), replace(SMALL, timeout=9.0, ttft_timeout=1.5))
+        sent = [(b["timeout"], b["ttft_timeout"], "queue_timeout" in b) for b in server.generations]
+    assert set(sent) == {(9.0, 1.5, False)}
+    with pytest.raises(ConfigError, match="queue_timeout"):
+        replace(SMALL, queue_timeout=0)
+
+
+async def test_comments_in_a_stream_are_no_tokens() -> None:
+    async with FakeOpenAI([Answer(comments=(": queued position=3 eta_ms=1200",))]) as server:
+        result = await run_load(plan_for(server), SMALL)
+    assert result.summary.num_succeeded == 8
+    assert result.summary.num_output_tokens == 24
 
 
 async def test_a_silent_server_is_a_timeout() -> None:

@@ -79,10 +79,10 @@ def test_an_answer_without_text_has_its_first_token_at_its_end() -> None:
 
 
 def test_failed_requests_are_counted_and_their_tokens_are_not() -> None:
-    summary = summarize([record(), record(error="503"), record(error="503")], client_cpu_s=3e-6)
+    summary = summarize([record(), record(error="500"), record(error="500")], client_cpu_s=3e-6)
     assert summary.num_requests == 3
     assert summary.num_succeeded == 1
-    assert summary.errors == {"503": 2}
+    assert summary.errors == {"500": 2}
     assert summary.num_output_tokens == 3
     assert summary.output_tokens_per_s == pytest.approx(1.0)
     assert summary.total_tokens_per_s == pytest.approx(13 / 3)

@@ -26,6 +26,7 @@ from wheelpit.errors import ConfigError
 _TEXT = re.compile(rb'"(?:text|content|reasoning_content|reasoning)": ?"(.)')
 _NO_TOKEN = re.compile(rb'"(?:role|finish_reason)": ?"')
 _FINISH_REASON = re.compile(rb'"finish_reason": ?"(\w+)"')
+_STOP_REASON = re.compile(rb'"stop_reason": ?"(\w+)"')
 _TAIL_EVENTS = 4  # last token, finish, usage, [DONE]
 
 
@@ -42,6 +43,7 @@ class Exchange:
     """One request and its whole response, with the time of each arrival of tokens.
 
     Times are the clock's seconds. `body` is empty for a stream that began with status 200.
+    `retry_after_s` is what a server that refuses asks for.
     """
 
     status: int
@@ -51,7 +53,9 @@ class Exchange:
     ended_s: float
     usage: Usage | None
     finish_reason: str | None
+    stop_reason: str | None
     stream_error: str | None
+    retry_after_s: float | None
 
 
 class ResponseReader:
@@ -60,10 +64,19 @@ class ResponseReader:
     Knows Content-Length, chunked and until-close framing; not 1xx responses: we ask for none.
     """
 
-    __slots__ = ("_buffer", "_is_chunked", "_remaining", "is_complete", "is_keep_alive", "status")
+    __slots__ = (
+        "_buffer",
+        "_is_chunked",
+        "_remaining",
+        "is_complete",
+        "is_keep_alive",
+        "retry_after_s",
+        "status",
+    )
 
     def __init__(self) -> None:
         self.status: int | None = None
+        self.retry_after_s: float | None = None
         self.is_complete = False
         self.is_keep_alive = True
         self._buffer = b""
@@ -106,6 +119,8 @@ class ResponseReader:
                 self._remaining = int(value)
             elif name == b"connection" and value == b"close":
                 self.is_keep_alive = False
+            elif name == b"retry-after" and value.isdigit():  # else a date, which nobody sends
+                self.retry_after_s = float(value)
         if self._remaining is None and not self._is_chunked:
             self.is_keep_alive = False
 
@@ -243,8 +258,10 @@ class HttpConnection(asyncio.Protocol):
                 arrival_events=tuple(self._counts),
                 ended_s=self._clock(),
                 usage=_find_usage(tail),
-                finish_reason=_find_finish_reason(tail),
+                finish_reason=_find_last(_FINISH_REASON, tail),
+                stop_reason=_find_last(_STOP_REASON, tail),
                 stream_error=_find_error(tail),
+                retry_after_s=self._reader.retry_after_s,
             )
         )
 
@@ -334,9 +351,9 @@ def _find_usage(tail: list[bytes]) -> Usage | None:
     return None
 
 
-def _find_finish_reason(tail: list[bytes]) -> str | None:
+def _find_last(pattern: re.Pattern[bytes], tail: list[bytes]) -> str | None:
     for event in reversed(tail):
-        if match := _FINISH_REASON.search(event):
+        if match := pattern.search(event):
             return match[1].decode()
     return None
 

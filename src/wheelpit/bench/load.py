@@ -6,6 +6,7 @@ time a request was due, so that a late generator cannot hide a slow server.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -164,8 +165,27 @@ async def send(
         num_usage_tokens=usage.completion_tokens if usage else None,
         finish_reason=exchange.finish_reason,
         error=_error_of(exchange),
+        missed_deadline=_missed_deadline_of(exchange),
+        retry_after_s=exchange.retry_after_s,
         late_s=late_s,
     )
+
+
+def _missed_deadline_of(exchange: Exchange) -> str | None:
+    """Which of a request's own deadlines ended it: without any answer, or in the middle of one."""
+    if exchange.status == 504:
+        return _reason_of(exchange.body) or "504"
+    if exchange.finish_reason == "abort":
+        return exchange.stop_reason
+    return None
+
+
+def _reason_of(body: bytes) -> str | None:
+    try:
+        reason = json.loads(body)["error"]["reason"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return reason if isinstance(reason, str) else None
 
 
 def _error_of(exchange: Exchange) -> str | None:

@@ -11,16 +11,24 @@ Definitions, all seen from the client and in seconds:
   chunks with tokens, these are spread evenly over the chunks.
 
 Output tokens are the server's usage, or the number of chunks with tokens where it sends none.
+
+A request that the server refused (429, 503), or ended because its own time was over, is no error:
+the server did what it should. Neither is a success, and neither is in the latencies.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+REFUSALS = frozenset({"429", "503"})
+
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """One request as the client saw it. `error` is a status or a word, None on success."""
+    """One request as the client saw it. `error` is a status or a word, None on success.
+
+    `missed_deadline` names the one that ended it. `retry_after_s` came with a refusal.
+    """
 
     index: int
     started_s: float
@@ -32,6 +40,18 @@ class RequestRecord:
     finish_reason: str | None
     error: str | None
     late_s: float = 0.0
+    missed_deadline: str | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        """Say whether the server had too much to do to take it."""
+        return self.error in REFUSALS
+
+    @property
+    def is_success(self) -> bool:
+        """Say whether it was answered in full."""
+        return self.error is None and self.missed_deadline is None
 
     @property
     def num_output_tokens(self) -> int:
@@ -104,7 +124,14 @@ class Summary:
 
     num_requests: int
     num_succeeded: int
+    refused: dict[str, int]
+    """By status."""
+    retry_after_s: float | None
+    """The median of what those that were refused were told."""
+    timed_out: dict[str, int]
+    """By the deadline that they missed."""
     errors: dict[str, int]
+    """All others that failed, by status or by word."""
     finish_reasons: dict[str, int]
     is_counted_by_usage: bool
     duration_s: float
@@ -123,7 +150,9 @@ class Summary:
 
 def summarize(records: Sequence[RequestRecord], client_cpu_s: float) -> Summary:
     """Summarize a run; `client_cpu_s` is the processor time that the load generator itself took."""
-    done = [record for record in records if record.error is None]
+    done = [record for record in records if record.is_success]
+    refused = [record for record in records if record.is_refused]
+    waits_s = sorted(r.retry_after_s for r in refused if r.retry_after_s is not None)
     duration_s = max(r.ended_s for r in records) - min(r.started_s for r in records)
     num_input_tokens = sum(record.num_input_tokens or 0 for record in done)
     num_output_tokens = sum(record.num_output_tokens for record in done)
@@ -131,7 +160,18 @@ def summarize(records: Sequence[RequestRecord], client_cpu_s: float) -> Summary:
     return Summary(
         num_requests=len(records),
         num_succeeded=len(done),
-        errors=dict(Counter(r.error for r in records if r.error is not None)),
+        refused=dict(Counter(r.error for r in refused if r.error is not None)),
+        retry_after_s=percentile(waits_s, 50) if waits_s else None,
+        timed_out=dict(
+            Counter(r.missed_deadline for r in records if r.missed_deadline is not None)
+        ),
+        errors=dict(
+            Counter(
+                r.error
+                for r in records
+                if r.error is not None and not (r.is_refused or r.missed_deadline)
+            )
+        ),
         finish_reasons=dict(Counter(r.finish_reason or "none" for r in done)),
         is_counted_by_usage=all(record.num_usage_tokens is not None for record in done),
         duration_s=duration_s,

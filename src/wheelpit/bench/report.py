@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wheelpit.bench.load import LoadResult
-from wheelpit.bench.measure import Distribution
+from wheelpit.bench.measure import Distribution, Summary
 
 
 def print_report(result: LoadResult, settings: Mapping[str, object], *, is_json_only: bool) -> None:
@@ -58,6 +58,8 @@ def throughput_table(result: LoadResult) -> Table:
     counted_by = "server's usage" if summary.is_counted_by_usage else "chunks"
     rows = [
         ("requests succeeded", f"{summary.num_succeeded} of {summary.num_requests}"),
+        ("refused", _refused(summary)),
+        ("timed out", _counts(summary.timed_out)),
         ("errors", _counts(summary.errors)),
         ("finish reasons", _counts(summary.finish_reasons)),
         ("duration", f"{summary.duration_s:.2f} s"),
@@ -78,6 +80,13 @@ def throughput_table(result: LoadResult) -> Table:
     for name, value in rows:
         table.add_row(name, value)
     return table
+
+
+def _refused(summary: Summary) -> str:
+    counts = _counts(summary.refused)
+    if summary.retry_after_s is None:
+        return counts
+    return f"{counts}, to retry after {summary.retry_after_s:g} s"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

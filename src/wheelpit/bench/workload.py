@@ -61,11 +61,30 @@ class Workload:
     endpoint: Endpoint = Endpoint.COMPLETIONS
     seed: int = 0
     ignore_eos: bool = True
+    timeout: float | None = None
+    """Seconds that a request has until its end; sent with it, as the two below. None sends none."""
+    queue_timeout: float | None = None
+    """Until it must have started."""
+    ttft_timeout: float | None = None
+    """Until it must have a token."""
     extra_body: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_prompts < 1:
             raise ConfigError(f"num_prompts is {self.num_prompts}: give at least 1")
+        for name, seconds in self.deadlines.items():
+            if seconds <= 0:
+                raise ConfigError(f"{name} is {seconds}: give more than 0")
+
+    @property
+    def deadlines(self) -> dict[str, float]:
+        """The body's fields for those that are set."""
+        fields = {
+            "timeout": self.timeout,
+            "queue_timeout": self.queue_timeout,
+            "ttft_timeout": self.ttft_timeout,
+        }
+        return {name: seconds for name, seconds in fields.items() if seconds is not None}
 
     def rng(self, purpose: str) -> random.Random:
         """Return the generator for one purpose, so that drawing more for one shifts no other."""
@@ -120,6 +139,7 @@ def build_request(
         body["prompt"] = prompt
     if workload.ignore_eos:
         body["ignore_eos"] = True
+    body.update(workload.deadlines)
     body.update(workload.extra_body)
     body = {name: value for name, value in body.items() if value is not None}
     return BenchRequest(index, workload.endpoint.path, json.dumps(body).encode())

@@ -44,15 +44,28 @@ def bench(
     api_key: Annotated[str | None, typer.Option()] = None,
     ignore_eos: Annotated[bool, typer.Option(help="Answers have exactly the asked length.")] = True,
     extra_body: Annotated[
-        str | None, typer.Option(help="JSON object merged into each request; null removes a field.")
+        str | None,
+        typer.Option(
+            help='JSON merged into each request, such as {"user": "a"}; null removes a field.'
+        ),
+    ] = None,
+    request_timeout: Annotated[
+        float | None, typer.Option(help="Body field timeout: seconds that a request has in all.")
+    ] = None,
+    queue_timeout: Annotated[
+        float | None, typer.Option(help="Body field: seconds until it must have started.")
+    ] = None,
+    ttft_timeout: Annotated[
+        float | None, typer.Option(help="Body field: seconds until it must have a token.")
     ] = None,
     warmup: Annotated[int, typer.Option(min=0, help="Requests before the clock starts.")] = 1,
-    timeout_s: Annotated[float, typer.Option(help="For each request.")] = 600.0,
+    timeout_s: Annotated[float, typer.Option(help="How long the client itself waits.")] = 600.0,
     json_only: Annotated[bool, typer.Option("--json-only", help="Print no table.")] = False,
 ) -> None:
     """Measure latency and throughput of an OpenAI-compatible server.
 
-    The last line printed is JSON. Exits with 1 when no request succeeded.
+    The last line printed is JSON. Requests that were refused (429, 503), or ended at a deadline of
+    theirs, are counted apart from errors. Exits with 1 when no request succeeded.
     """
     if concurrency is not None and request_rate is not None:
         raise typer.BadParameter("give --concurrency (closed loop) or --request-rate (open loop)")
@@ -64,6 +77,9 @@ def bench(
             endpoint=endpoint,
             seed=seed,
             ignore_eos=ignore_eos,
+            timeout=request_timeout,
+            queue_timeout=queue_timeout,
+            ttft_timeout=ttft_timeout,
             extra_body=_json_object(extra_body),
         )
         plan = LoadPlan(
