@@ -98,7 +98,7 @@ class RunningServer:
 
     def engine_request_ids(self) -> list[str]:
         """What is being generated at this moment."""
-        return service_of(self._server.app).active.ids
+        return service_of(self._server.app).live.engine_ids
 
     @staticmethod
     def metric(text: str, name: str, **labels: str) -> float:

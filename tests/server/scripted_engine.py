@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from typing import Any
 
 from wheelpit import AsyncEngineArgs
+from wheelpit.engine.admission import Limits, Reservation
 from wheelpit.engine.messages import EngineStats, Ready
 from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
 from wheelpit.engine.stats import FrontEndStats, StatLogger
-from wheelpit.request import CompletionOutput, PromptType, RequestOutput, SamplingParams
+from wheelpit.request import (
+    CompletionOutput,
+    PromptType,
+    RequestOutput,
+    RequestProgress,
+    SamplingParams,
+)
 
 Script = Callable[[], AsyncGenerator[RequestOutput, None]]
+
+
+class ScriptedRequest:
+    """Goes through one script; closing it changes nothing, as if it came too late."""
+
+    def __init__(self, script: AsyncGenerator[RequestOutput, None]) -> None:
+        self._script = script
+
+    async def get(self) -> RequestOutput:
+        return await anext(self._script)
+
+    def close(self) -> None: ...
 
 
 class ScriptedEngine:
@@ -33,19 +53,40 @@ class ScriptedEngine:
         path, config = load_model_config(args)
         self.model_config: ServedModel = load_served_model(args, path, config, 256)
         self._script = script
+        self.limits = Limits()
+        self.tenant_keys: dict[str, str] = {}
+        self.refusal: Exception | None = None
+        self.reserved: list[Reservation] = []
+        self.progress_to_tell: RequestProgress | None = None
 
-    def generate(
+    async def add_request(
         self,
-        prompt: PromptType,
-        sampling_params: SamplingParams,
         request_id: str,
+        prompt: PromptType,
+        params: SamplingParams,
         *,
-        priority: int = 0,
-        arrival_time: float | None = None,
-    ) -> AsyncGenerator[RequestOutput, None]:
-        return self._script()
+        reservation: Reservation | None = None,
+    ) -> ScriptedRequest:
+        assert reservation in self.reserved
+        return ScriptedRequest(self._script())
 
-    async def abort(self, request_id: str | Iterable[str]) -> None: ...
+    def reserve(self, request_id: str, **fields: Any) -> Reservation:
+        if self.refusal is not None:
+            raise self.refusal
+        reservation = Reservation(
+            request_id, arrival_s=0.0, num_tokens=fields["num_tokens"], tenant=fields["tenant"]
+        )
+        self.reserved.append(reservation)
+        return reservation
+
+    def release(self, reservation: Reservation, error: BaseException | None = None) -> None:
+        assert reservation in self.reserved
+
+    def progress(self, request_id: str) -> RequestProgress | None:
+        return self.progress_to_tell
+
+    def update_limits(self, limits: Limits) -> None:
+        self.limits = limits
 
     async def check_health(self) -> None: ...
 

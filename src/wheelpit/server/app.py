@@ -11,13 +11,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from wheelpit import __version__
-from wheelpit.server.auth import RequireApiKey
+from wheelpit.server.admin import AdminRoutes, LimitsAnswer, LimitsPatch
+from wheelpit.server.auth import Keyring, RequireApiKey
+from wheelpit.server.cancel import CancelRoute
 from wheelpit.server.chat import ChatRoute
 from wheelpit.server.completions import CompletionRoute
-from wheelpit.server.errors import FaultBoundary, answer_http_exception
+from wheelpit.server.error_answers import FaultBoundary, answer_http_exception
 from wheelpit.server.http_metrics import CountRequests, HttpMetrics
 from wheelpit.server.metrics import EngineMetrics, new_registry
-from wheelpit.server.openapi import DocsRoutes, describe
+from wheelpit.server.openapi import DocsRoutes, describe, describe_answer
 from wheelpit.server.options import ServerOptions
 from wheelpit.server.protocol import (
     ChatRequest,
@@ -27,6 +29,7 @@ from wheelpit.server.protocol import (
 )
 from wheelpit.server.request_id import AssignRequestId
 from wheelpit.server.responses import (
+    CancelAnswer,
     ChatAnswer,
     CompletionAnswer,
     DetokenizeAnswer,
@@ -40,12 +43,13 @@ from wheelpit.server.tokenize import TokenizeRoutes
 
 
 def create_app(engine: ServedEngine, options: ServerOptions | None = None) -> FastAPI:
-    """Build the ASGI application over an engine that is ready.
+    """Build the ASGI application over an engine that is ready. ConfigError for clashing keys.
 
     Registers a stat logger with the engine; neither starts nor stops it.
     """
     service = Service(engine, options or ServerOptions(), created=int(time.time()))
     http_metrics = HttpMetrics()
+    keyring = Keyring(service.options.api_keys, engine.tenant_keys, service.options.admin_key)
     app = FastAPI(
         title="Wheelpit",
         version=__version__,
@@ -54,11 +58,14 @@ def create_app(engine: ServedEngine, options: ServerOptions | None = None) -> Fa
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middlewares(service.options, http_metrics),
+        middleware=_middlewares(service.options, keyring, http_metrics),
         exception_handlers={HTTPException: answer_http_exception},
     )
     app.state.service = service
     _add_generation_routes(app, service)
+    _add_cancel_routes(app, service)
+    if keyring.has_admin:
+        _add_admin_routes(app, service)
     _add_status_routes(app, service, _registry(service, http_metrics))
     _add_docs_routes(app, service.options)
     return app
@@ -71,7 +78,9 @@ def service_of(app: FastAPI) -> Service:
     return service
 
 
-def _middlewares(options: ServerOptions, http_metrics: HttpMetrics) -> list[Middleware]:
+def _middlewares(
+    options: ServerOptions, keyring: Keyring, http_metrics: HttpMetrics
+) -> list[Middleware]:
     """Outermost first. All pure ASGI: nothing is wrapped per chunk but `send`."""
     middlewares = []
     if options.root_path:
@@ -91,9 +100,9 @@ def _middlewares(options: ServerOptions, http_metrics: HttpMetrics) -> list[Midd
                 expose_headers=("X-Request-Id",),
             )
         )
-    if options.api_keys:
-        middlewares.append(Middleware(RequireApiKey, api_keys=options.api_keys))
-    middlewares.append(Middleware(FaultBoundary))
+    if len(keyring):
+        middlewares.append(Middleware(RequireApiKey, keyring=keyring))
+    middlewares.append(Middleware(FaultBoundary, overload_status=options.overload_status))
     return middlewares
 
 
@@ -135,6 +144,37 @@ def _add_generation_routes(app: FastAPI, service: Service) -> None:
     ):
         app.add_api_route(
             path, endpoint, methods=["POST"], response_model=None, openapi_extra=description
+        )
+
+
+def _add_cancel_routes(app: FastAPI, service: Service) -> None:
+    route = CancelRoute(service)
+    for path, method in (
+        ("/v1/requests/{request_id:path}/cancel", "POST"),
+        ("/v1/requests/{request_id:path}", "DELETE"),
+    ):
+        app.add_api_route(
+            path,
+            route.cancel,
+            methods=[method],
+            response_model=None,
+            openapi_extra=describe_answer(CancelAnswer),
+        )
+
+
+def _add_admin_routes(app: FastAPI, service: Service) -> None:
+    """Not there at all without an admin key: then there is nothing to find, guess or describe."""
+    routes = AdminRoutes(service)
+    for method, endpoint, description in (
+        ("GET", routes.limits, describe_answer(LimitsAnswer)),
+        ("PATCH", routes.update_limits, describe(LimitsPatch, LimitsAnswer)),
+    ):
+        app.add_api_route(
+            "/admin/limits",
+            endpoint,
+            methods=[method],
+            response_model=None,
+            openapi_extra=description,
         )
 
 

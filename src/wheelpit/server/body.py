@@ -13,7 +13,7 @@ from wheelpit.server.errors import BadBodyError, BodyTooLargeError, ClientGoneEr
 T = TypeVar("T")
 
 FIELD_PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
-MISSING_FIELD = re.compile(r"missing required field `([^`]*)`$")
+NAMED_FIELD = re.compile(r"(?:missing required|unknown) field `([^`]*)`")
 
 
 async def read_json(request: Request, decoder: msgspec.json.Decoder[T], max_bytes: int) -> T:
@@ -32,15 +32,19 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         message = str(error)
-        found = FIELD_PATH.search(message) or MISSING_FIELD.search(message)
-        parameter = found.group(1) if found else None
-        raise BadBodyError(f"the body does not fit: {message}", parameter or None) from error
+        raise BadBodyError(f"the body does not fit: {message}", _field_of(message)) from error
     except msgspec.DecodeError as error:
         raise BadBodyError(f"the body is not valid JSON: {error}") from error
     except UnicodeDecodeError as error:
         raise BadBodyError(f"the body is not valid UTF-8: {error.reason}") from error
     except RecursionError as error:
         raise BadBodyError("the body is nested too deeply") from error
+
+
+def _field_of(message: str) -> str | None:
+    """The field that the decoder complains of, with the path to it."""
+    path, name = FIELD_PATH.search(message), NAMED_FIELD.search(message)
+    return ".".join(found.group(1) for found in (path, name) if found and found.group(1)) or None
 
 
 def _check_content_type(value: str | None) -> None:

@@ -10,14 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wheelpit.request import CompletionOutput, RequestOutput
+from wheelpit.server.auth import principal_of, tenant_of
 from wheelpit.server.body import read_json
-from wheelpit.server.disconnect import StopOnDisconnect
-from wheelpit.server.generation import EngineCall, run, run_whole
+from wheelpit.server.generation import EngineCall
+from wheelpit.server.generation_response import GenerationResponse, Job, Prepared, reading
 from wheelpit.server.logprobs import ChatLogprobs, TokenNames, chat_logprobs
 from wheelpit.server.prompts import (
     Prompt,
     Truncation,
+    bounded_estimate,
     check_num_choices,
+    num_message_chars,
     read_prompt,
     render_chat,
     template_variables,
@@ -29,13 +32,12 @@ from wheelpit.server.responses import (
     ChatChoice,
     ChatMessage,
     Usage,
-    json_response,
     prompt_logprobs_body,
 )
 from wheelpit.server.sampling import fit_max_tokens, sampling_params
 from wheelpit.server.service import Service
-from wheelpit.server.sse import ChunkWriter, EventStream
-from wheelpit.server.stream import StreamPlan, events, wants_usage
+from wheelpit.server.sse import ChunkWriter
+from wheelpit.server.stream import StreamPlan, wants_usage
 from wheelpit.server.unsupported import check_chat
 
 
@@ -49,25 +51,31 @@ class ChatRoute:
     async def create(self, request: Request) -> Response:
         """Answer a conversation, whole or as a stream of server-sent events."""
         service = self._service
-        body = await read_json(request, self._decoder, service.options.max_body_bytes)
-        request_id = f"chatcmpl-{choose_request_id(request, body.request_id)}"
-        service.check_model(body.model)
-        check_chat(body)
-        check_num_choices(1, body.n)
-        answer = _Answer(service, body, request_id)
-        call = await self._prepare(body, request_id)
-        if body.stream:
-            return EventStream(events(run(service, [call]), answer.stream_plan()))
-        async with StopOnDisconnect(request.receive):
-            (final,) = await run_whole(service, [call])
-        return json_response(answer.whole(final))
+        with reading(request):
+            body = await read_json(request, self._decoder, service.options.max_body_bytes)
+            arrival_time = time.time()
+            request_id = f"chatcmpl-{choose_request_id(request, body.request_id)}"
+            check_num_choices(1, body.n)
+        owner = principal_of(request.scope)
+        job = Job(
+            request_id,
+            body,
+            owner,
+            tenant_of(owner, body.user),
+            arrival_time,
+            [(request_id, bounded_estimate(num_message_chars(body.messages), body))],
+            lambda: self._prepare(body, request_id),
+        )
+        return GenerationResponse(service, job)
 
-    async def _prepare(self, body: ChatRequest, request_id: str) -> EngineCall:
+    async def _prepare(self, body: ChatRequest, request_id: str) -> Prepared:
+        self._service.check_model(body.model)
+        check_chat(body)
+        answer = _Answer(self._service, body, request_id)
         asked = body.max_tokens
         if body.max_completion_tokens is not None:
             asked = body.max_completion_tokens
         model = self._service.model
-        arrival_time = time.time()
         prompt = await self._prompt(body, asked)
         default = model.default_sampling_params.get("max_tokens")
         params = sampling_params(
@@ -77,7 +85,7 @@ class ChatRoute:
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             prompt_logprobs=body.prompt_logprobs,
         )
-        return EngineCall(request_id, prompt, params, body.priority, body.cache_salt, arrival_time)
+        return Prepared([EngineCall(prompt, params, body.cache_salt)], answer)
 
     async def _prompt(self, body: ChatRequest, max_tokens: int | None) -> Prompt:
         text = await render_chat(
@@ -108,7 +116,8 @@ class _Answer:
             as_ids = service.options.return_tokens_as_token_ids
         self._names = TokenNames(service.tokenizer, as_ids)
 
-    def whole(self, final: RequestOutput) -> ChatAnswer:
+    def whole(self, finals: list[RequestOutput]) -> ChatAnswer:
+        (final,) = finals
         body = self._body
         return ChatAnswer(
             id=self._id,

@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wheelpit.request import CompletionOutput, PositionLogprobs, RequestOutput
+from wheelpit.server.auth import principal_of, tenant_of
 from wheelpit.server.body import read_json
-from wheelpit.server.disconnect import StopOnDisconnect
-from wheelpit.server.generation import EngineCall, run, run_whole
+from wheelpit.server.generation import EngineCall
+from wheelpit.server.generation_response import GenerationResponse, Job, Prepared, reading
 from wheelpit.server.logprobs import (
     CompletionLogprobs,
     TextOffsets,
@@ -22,6 +23,7 @@ from wheelpit.server.logprobs import (
 from wheelpit.server.prompts import (
     Truncation,
     check_num_choices,
+    estimate_prompt,
     read_prompt,
     split_prompts,
 )
@@ -31,13 +33,12 @@ from wheelpit.server.responses import (
     CompletionAnswer,
     CompletionChoice,
     Usage,
-    json_response,
     prompt_logprobs_body,
 )
 from wheelpit.server.sampling import fit_max_tokens, sampling_params
 from wheelpit.server.service import Service
-from wheelpit.server.sse import ChunkWriter, EventStream
-from wheelpit.server.stream import StreamPlan, events, wants_usage
+from wheelpit.server.sse import ChunkWriter
+from wheelpit.server.stream import StreamPlan, prompt_only_end, wants_usage
 from wheelpit.server.unsupported import check_completion
 
 DEFAULT_MAX_TOKENS = 16
@@ -54,28 +55,40 @@ class CompletionRoute:
     async def create(self, request: Request) -> Response:
         """Continue one or several prompts, whole or as a stream of server-sent events."""
         service = self._service
-        body = await read_json(request, self._decoder, service.options.max_body_bytes)
-        request_id = f"cmpl-{choose_request_id(request, body.request_id)}"
-        service.check_model(body.model)
+        with reading(request):
+            body = await read_json(request, self._decoder, service.options.max_body_bytes)
+            arrival_time = time.time()
+            request_id = f"cmpl-{choose_request_id(request, body.request_id)}"
+            prompts = split_prompts(body.prompt)
+            check_num_choices(len(prompts), body.n)
+        owner = principal_of(request.scope)
+        job = Job(
+            request_id,
+            body,
+            owner,
+            tenant_of(owner, body.user),
+            arrival_time,
+            [
+                (f"{request_id}-{index}", estimate_prompt(prompt, body))
+                for index, prompt in enumerate(prompts)
+            ],
+            lambda: self._prepare_all(body, prompts, request_id),
+        )
+        return GenerationResponse(service, job)
+
+    async def _prepare_all(
+        self, body: CompletionRequest, prompts: list[str | list[int]], request_id: str
+    ) -> Prepared:
+        self._service.check_model(body.model)
         check_completion(body)
-        prompts = split_prompts(body.prompt)
-        check_num_choices(len(prompts), body.n)
-        answer = _Answer(service, body, request_id)
         calls: list[EngineCall] = []
-        for index, prompt in enumerate(prompts):
-            calls.append(await self._prepare(body, prompt, f"{request_id}-{index}"))
+        for prompt in prompts:
+            calls.append(await self._prepare(body, prompt))
             # Short prompts are tokenized right here: let others have their turn in between.
             await asyncio.sleep(0)
-        if body.stream:
-            return EventStream(events(run(service, calls), answer.stream_plan()))
-        async with StopOnDisconnect(request.receive):
-            finals = await run_whole(service, calls)
-        return json_response(answer.whole(finals))
+        return Prepared(calls, _Answer(self._service, body, request_id))
 
-    async def _prepare(
-        self, body: CompletionRequest, prompt: str | list[int], request_id: str
-    ) -> EngineCall:
-        arrival_time = time.time()
+    async def _prepare(self, body: CompletionRequest, prompt: str | list[int]) -> EngineCall:
         model = self._service.model
         # The engine always makes a token; for a prompt alone it is left out of the answer.
         asked = 1 if is_prompt_only(body) else body.max_tokens
@@ -97,7 +110,7 @@ class CompletionRoute:
             logprobs=body.logprobs,
             prompt_logprobs=prompt_logprobs,
         )
-        return EngineCall(request_id, read, params, body.priority, body.cache_salt, arrival_time)
+        return EngineCall(read, params, body.cache_salt)
 
 
 def is_prompt_only(body: CompletionRequest) -> bool:
@@ -142,12 +155,12 @@ class _Answer:
         finish_reason, stop_reason = completion.finish_reason, completion.stop_reason
         if is_prompt_only(body):
             text, token_ids, positions = "", [], []
-            finish_reason, stop_reason = "length", None
+            finish_reason, stop_reason = prompt_only_end(completion)
         shown_ids = token_ids
         if body.echo:
             text = self._prompt_text(final) + text
             if body.logprobs is not None:
-                positions = [*(final.prompt_logprobs or ()), *positions]
+                positions = [*_prompt_positions(final), *positions]
                 shown_ids = [*(final.prompt_token_ids or ()), *token_ids]
         logprobs = None
         if body.logprobs is not None:
@@ -193,7 +206,7 @@ class _Answer:
                 described = None
                 if body.echo and logprobs is not None:
                     described = logprobs.describe(
-                        index, first.prompt_token_ids or [], list(first.prompt_logprobs or ())
+                        index, first.prompt_token_ids or [], _prompt_positions(first)
                     )
                 parts.append(writer.chunk(index, text, more, {}, described))
             return b"".join(parts)
@@ -219,6 +232,11 @@ class _Answer:
 
     def _names(self) -> TokenNames:
         return TokenNames(self._service.tokenizer, self._as_ids)
+
+
+def _prompt_positions(output: RequestOutput) -> list[PositionLogprobs | None]:
+    """One entry for each token of the prompt; a request that ended too early has no scores."""
+    return list(output.prompt_logprobs or [None] * len(output.prompt_token_ids or ()))
 
 
 class _StreamedLogprobs:

@@ -1,4 +1,4 @@
-"""From an exception to the answer that reports it: the only place that knows HTTP statuses.
+"""From an exception to its status and its body: the only place that knows HTTP statuses.
 
 Every error body is OpenAI's, `{"error": {"message", "type", "param", "code"}}`, and short: what a
 client sent is never echoed at length. The one exception is a missing key, whose body is a plain
@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wheelpit.errors import (
     ClientError,
     EngineDeadError,
     NotFoundError,
+    OverloadedError,
     ServerError,
     ValidationError,
 )
@@ -51,6 +48,24 @@ class ClientGoneError(ClientError):
     """The client closed its connection: nobody is left to answer."""
 
 
+class UnknownRequestError(ClientError):
+    """No request of this id is in flight, or it is somebody else's."""
+
+
+class DeadlineMissedError(ServerError):
+    """A request's time was over before it had a token, and nothing was sent of its answer.
+
+    reason: which deadline it was.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"no token came before the request's {reason} was over: give it more time, or send it "
+            "when there is less work"
+        )
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """The status and OpenAI's type name of one kind of error."""
@@ -60,99 +75,77 @@ class Fault:
 
 
 BAD_REQUEST = Fault(400, "BadRequestError")
+UNAUTHORIZED = Fault(401, "AuthenticationError")
+FORBIDDEN = Fault(403, "PermissionDeniedError")
+UNKNOWN = Fault(404, "NotFoundError")
+WRONG_METHOD = Fault(405, "Method Not Allowed")
 INTERNAL = Fault(500, "InternalServerError")
 
+HEALTHY, UNHEALTHY = 200, 503
+
+OVERLOAD = {429: Fault(429, "RateLimitError"), 503: Fault(503, "ServiceUnavailableError")}
+"""What an OverloadedError may be answered with: the operator chooses the status."""
+
 FAULTS: tuple[tuple[tuple[type[Exception], ...], Fault], ...] = (
-    ((NotFoundError,), Fault(404, "NotFoundError")),
+    ((NotFoundError, UnknownRequestError), UNKNOWN),
     ((BodyTooLargeError,), Fault(413, "RequestTooLargeError")),
     ((BadBodyError,), Fault(400, "Bad Request")),
     ((ClientGoneError,), Fault(499, "ClientClosedRequest")),
     ((NotImplementedError,), Fault(501, "NotImplementedError")),
+    ((DeadlineMissedError,), Fault(504, "GatewayTimeoutError")),
     ((ServerError,), INTERNAL),
     ((ClientError, ValueError, TypeError, OverflowError), BAD_REQUEST),
 )
 """The first row that matches decides; anything else is INTERNAL."""
 
 
-def fault_of(error: BaseException) -> Fault:
-    """Classify an exception."""
+def fault_of(error: BaseException, overload_status: int = 429) -> Fault:
+    """Classify an exception. overload_status: one of OVERLOAD."""
+    if isinstance(error, OverloadedError):
+        return OVERLOAD[overload_status]
     for kinds, fault in FAULTS:
         if isinstance(error, kinds):
             return fault
     return INTERNAL
 
 
-def error_body(error: BaseException) -> bytes:
+def error_body(error: BaseException, overload_status: int = 429) -> bytes:
     """The JSON that describes an exception."""
-    fault = fault_of(error)
-    return _encode(_message_of(error), fault.kind, _param_of(error), fault.status)
+    fault = fault_of(error, overload_status)
+    more: dict[str, object] = {}
+    if isinstance(error, OverloadedError):
+        estimate_s = error.estimate_s
+        more["reason"] = error.reason
+        more["estimate_s"] = None if estimate_s is None else round(estimate_s, 3)
+    elif isinstance(error, DeadlineMissedError):
+        more["reason"] = error.reason
+    return encode_error(_message_of(error), fault, _param_of(error), more)
 
 
-def error_response(error: BaseException) -> Response:
-    """The whole answer for an exception raised before anything was sent."""
-    return _json(fault_of(error).status, error_body(error))
-
-
-def unauthorized() -> Response:
-    """The answer to a missing or wrong API key."""
-    response = _json(401, b'{"error":"Unauthorized"}')
-    response.headers["WWW-Authenticate"] = "Bearer"
-    return response
-
-
-def health_response(*, is_healthy: bool) -> Response:
-    """Empty, 200 or 503."""
-    return Response(status_code=200 if is_healthy else 503)
-
-
-async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """Put the framework's own errors (unknown route, wrong method) into OpenAI's shape."""
-    assert isinstance(error, HTTPException), error
-    phrase = HTTPStatus(error.status_code).phrase
-    path = request.scope["path"][:MAX_PARAM_CHARS]
-    detail = str(error.detail)
-    if error.status_code == 404:
-        detail = f"there is no route {path!r} here"
-    elif error.status_code == 405:
-        detail = f"{path!r} does not accept {request.method[:20]}"
-    kind = {404: "NotFoundError"}.get(error.status_code, phrase)
-    response = _json(error.status_code, _encode(detail, kind, None, error.status_code))
-    response.headers.update(error.headers or {})
-    return response
-
-
-class FaultBoundary:
-    """ASGI middleware: whatever the routes raise becomes an answer, and the server goes on."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        has_started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal has_started
-            has_started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched_send)
-        except ClientGoneError:
-            log.debug("the client of %s is gone", scope["path"])
-        except Exception as error:
-            log_error(error, scope["path"])
-            if has_started:
-                raise
-            await error_response(error)(scope, receive, send)
+def encode_error(
+    message: str, fault: Fault, param: str | None = None, more: Mapping[str, object] | None = None
+) -> bytes:
+    """OpenAI's error body, cut to a bearable length. more: further fields of it."""
+    message = ADDRESS.sub("", message)
+    if len(message) > MAX_MESSAGE_CHARS:
+        message = message[: MAX_MESSAGE_CHARS - 3] + "..."
+    inner: dict[str, Any] = {
+        "message": message.encode("utf-8", "replace").decode(),
+        "type": fault.kind,
+        "param": None if param is None else param[:MAX_PARAM_CHARS],
+        "code": fault.status,
+        **(more or {}),
+    }
+    return msgspec.json.encode({"error": inner})
 
 
 def log_error(error: Exception, place: str) -> None:
     """Our faults with their traceback, the clients' only for debugging."""
     fault = fault_of(error)
-    if isinstance(error, EngineDeadError):
+    if isinstance(error, OverloadedError | DeadlineMissedError):
+        # Not faults: the engine has counted and logged each of them.
+        log.debug("%s: %s", place, error)
+    elif isinstance(error, EngineDeadError):
         log.error("%s: %s", place, error)
     elif fault.status >= 500:
         log.error("%s failed", place, exc_info=error)
@@ -176,20 +169,3 @@ def _param_of(error: BaseException) -> str | None:
     if isinstance(error, (ValidationError, BadBodyError)):
         return error.parameter
     return "model" if isinstance(error, NotFoundError) else None
-
-
-def _encode(message: str, kind: str, param: str | None, code: int) -> bytes:
-    message = ADDRESS.sub("", message)
-    if len(message) > MAX_MESSAGE_CHARS:
-        message = message[: MAX_MESSAGE_CHARS - 3] + "..."
-    inner: dict[str, Any] = {
-        "message": message.encode("utf-8", "replace").decode(),
-        "type": kind,
-        "param": None if param is None else param[:MAX_PARAM_CHARS],
-        "code": code,
-    }
-    return msgspec.json.encode({"error": inner})
-
-
-def _json(status: int, body: bytes) -> Response:
-    return Response(body, status_code=status, media_type="application/json")

@@ -8,22 +8,30 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from wheelpit.errors import EngineGenerateError
-from wheelpit.request import PromptType, RequestOutput, SamplingParams, TokensPrompt
+from wheelpit.request import (
+    CompletionOutput,
+    PromptType,
+    RequestOutput,
+    SamplingParams,
+    TokensPrompt,
+)
+from wheelpit.server.errors import DeadlineMissedError
+from wheelpit.server.live_requests import LiveRequest
 from wheelpit.server.prompts import Prompt
-from wheelpit.server.service import Service
+
+TIMEOUTS = frozenset({"timeout", "queue_timeout", "ttft_timeout"})
+"""The `stop_reason` of a completion that missed a deadline."""
+
+Outputs = AsyncGenerator[tuple[int, RequestOutput], None]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineCall:
-    """One prompt as it goes to the engine. request_id: the engine's and the log's."""
+    """One prompt as it goes to the engine."""
 
-    request_id: str
     prompt: Prompt
     params: SamplingParams
-    priority: int
     cache_salt: str | None
-    arrival_time: float
-    """Seconds since the epoch; before the prompt was tokenized."""
 
     @property
     def engine_prompt(self) -> PromptType:
@@ -35,26 +43,22 @@ class EngineCall:
         return prompt
 
 
-async def run(
-    service: Service, calls: Sequence[EngineCall]
-) -> AsyncGenerator[tuple[int, RequestOutput], None]:
-    """Yield (index of the call, output) as they come. Closing it aborts what still runs."""
+async def run(live: LiveRequest, calls: Sequence[EngineCall]) -> Outputs:
+    """Yield (index of the call, output) as they come. Whoever holds `live` aborts what is left."""
     if len(calls) > 1:
-        async with aclosing(_run_together(service, calls)) as pairs:
+        async with aclosing(_run_together(live, calls)) as pairs:
             async for pair in pairs:
                 yield pair
         return
-    (call,) = calls
-    with service.active.hold(call.request_id):
-        async with aclosing(_generate(service, call)) as outputs:
-            async for output in outputs:
-                yield 0, output
+    async with aclosing(_generate(live, 0, calls[0])) as outputs:
+        async for output in outputs:
+            yield 0, output
 
 
-async def run_whole(service: Service, calls: Sequence[EngineCall]) -> list[RequestOutput]:
+async def run_whole(live: LiveRequest, calls: Sequence[EngineCall]) -> list[RequestOutput]:
     """The final outputs, in the calls' order. EngineGenerateError if one failed in the engine."""
     finals: list[RequestOutput | None] = [None] * len(calls)
-    async with aclosing(run(service, calls)) as pairs:
+    async with aclosing(run(live, calls)) as pairs:
         async for index, output in pairs:
             check_output(output)
             finals[index] = output
@@ -73,18 +77,29 @@ def check_output(output: RequestOutput) -> None:
             )
 
 
-async def _run_together(
-    service: Service, calls: Sequence[EngineCall]
-) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+def is_late(output: RequestOutput) -> bool:
+    """Is this the end of a request that missed a deadline before it had any token?"""
+    return output.finished and all(
+        completion.stop_reason in TIMEOUTS and not completion.token_ids
+        for completion in output.outputs
+    )
+
+
+def raise_if_late(finals: Sequence[RequestOutput]) -> None:
+    """Raise DeadlineMissedError if there is nothing to answer, because time was over for all."""
+    if finals and all(is_late(final) for final in finals):
+        raise DeadlineMissedError(str(finals[0].outputs[0].stop_reason))
+
+
+async def _run_together(live: LiveRequest, calls: Sequence[EngineCall]) -> Outputs:
     """Merge several generations. The queue is short, so a slow reader holds the pumps back."""
     queue: asyncio.Queue[tuple[int, RequestOutput | Exception | None]] = asyncio.Queue(len(calls))
 
     async def pump(index: int, call: EngineCall) -> None:
         try:
-            with service.active.hold(call.request_id):
-                async with aclosing(_generate(service, call)) as outputs:
-                    async for output in outputs:
-                        await queue.put((index, output))
+            async with aclosing(_generate(live, index, call)) as outputs:
+                async for output in outputs:
+                    await queue.put((index, output))
         except Exception as error:
             # Not swallowed: the reader raises it.
             await queue.put((index, error))
@@ -108,11 +123,25 @@ async def _run_together(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _generate(service: Service, call: EngineCall) -> AsyncGenerator[RequestOutput, None]:
-    return service.engine.generate(
-        call.engine_prompt,
-        call.params,
-        call.request_id,
-        priority=call.priority,
-        arrival_time=call.arrival_time,
+async def _generate(
+    live: LiveRequest, index: int, call: EngineCall
+) -> AsyncGenerator[RequestOutput, None]:
+    if live.is_cancelled:
+        yield _cancelled(live.engine_ids[index], call)
+        return
+    submitted = await live.submit(index, call.engine_prompt, call.params)
+    is_finished = False
+    while not is_finished:
+        output = await submitted.get()
+        is_finished = output.finished
+        yield output
+
+
+def _cancelled(request_id: str, call: EngineCall) -> RequestOutput:
+    """What there is of a request that was cancelled before the engine had it."""
+    completions = [
+        CompletionOutput(index, "", [], None, None, "abort") for index in range(call.params.n)
+    ]
+    return RequestOutput(
+        request_id, call.prompt.text, call.prompt.token_ids, None, completions, True
     )

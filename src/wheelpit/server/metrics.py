@@ -7,6 +7,7 @@ the engine's snapshot at the scrape, so they are right when no step runs any mor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
@@ -27,7 +28,10 @@ from prometheus_client.registry import Collector
 from wheelpit.engine.stats import FinishedRequest, FrontEndStats, StepRecord
 from wheelpit.server.histogram import Histogram, one_two_five
 
-FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
+FINISH_REASONS = ("stop", "length", "abort", "error", "repetition", "refused")
+REFUSALS = ("queue_full", "queue_tokens", "deadline", "tenant_queue", "tenant_rate")
+"""Reasons of an OverloadedError. Requests that were at fault themselves are no sign of overload."""
+TIMEOUTS = ("timeout", "queue_timeout", "ttft_timeout")
 
 TTFT_BOUNDS_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
@@ -65,6 +69,8 @@ class EngineMetrics(Collector):
         self._num_cached_tokens = 0
         self._num_generation_tokens = 0
         self._num_finished = dict.fromkeys(FINISH_REASONS, 0)
+        self._num_refused = dict.fromkeys(REFUSALS, 0)
+        self._num_timeouts = dict.fromkeys(TIMEOUTS, 0)
 
         tokens = one_two_five(max_model_len)
         self._step_tokens = Histogram(STEP_TOKENS_BOUNDS)
@@ -98,6 +104,11 @@ class EngineMetrics(Collector):
         """Count one request; phases that it never reached are not observed."""
         reasons = self._num_finished
         reasons[record.finish_reason] = reasons.get(record.finish_reason, 0) + 1
+        for counts in (self._num_refused, self._num_timeouts):
+            if record.stop_reason in counts:
+                counts[record.stop_reason] += 1
+        if record.finish_reason == "refused":
+            return
         self._e2e_s.observe(record.e2e_s)
         for histogram, seconds in (
             (self._queue_s, record.queue_s),
@@ -134,6 +145,7 @@ class EngineMetrics(Collector):
         for reason, count in (("capacity", engine.num_waiting), ("deferred", 0)):
             waiting.add_metric([*self._labels.values(), reason], count)
         yield waiting
+        yield from self._admission_gauges()
         yield self._gauge(
             "kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", engine.kv_cache_usage
         )
@@ -152,6 +164,19 @@ class EngineMetrics(Collector):
         )
         info.add_metric([*self._cache_info.values(), self._labels["engine"]], 1)
         yield info
+
+    def _admission_gauges(self) -> Iterator[Metric]:
+        stats = self._stats()
+        for name, text, value in (
+            ("num_queued_reqs", "Sequences admitted that never ran.", stats.num_queued),
+            ("num_queued_tokens", "Their prompt tokens.", stats.num_queued_tokens),
+            (
+                "queue_drain_rate",
+                "Queued sequences that start in a second while all seats are taken, or NaN.",
+                math.nan if stats.drain_rate is None else stats.drain_rate,
+            ),
+        ):
+            yield self._gauge(name, text, value)
 
     def _counters(self) -> Iterator[Metric]:
         engine = self._stats().engine
@@ -180,12 +205,13 @@ class EngineMetrics(Collector):
             },
             ("source",),
         )
-        yield self._counter(
-            "request_success",
-            "Finished requests, by reason.",
-            {(reason,): count for reason, count in self._num_finished.items()},
-            ("finished_reason",),
-        )
+        for name, text, counts, label in (
+            ("request_success", "Requests, by end.", self._num_finished, "finished_reason"),
+            ("admission_rejections", "Requests refused, by reason.", self._num_refused, "reason"),
+            ("request_timeouts", "Requests that missed a deadline.", self._num_timeouts, "kind"),
+        ):
+            values: dict[tuple[str, ...], float] = {(key,): num for key, num in counts.items()}
+            yield self._counter(name, text, values, (label,))
 
     def _histograms(self) -> Iterator[Metric]:
         for name, text, histogram in (

@@ -10,6 +10,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
+from wheelpit.server.admin import LimitsAnswer, LimitsPatch
 from wheelpit.server.protocol import (
     ChatRequest,
     CompletionRequest,
@@ -17,6 +18,7 @@ from wheelpit.server.protocol import (
     TokenizeRequest,
 )
 from wheelpit.server.responses import (
+    CancelAnswer,
     ChatAnswer,
     CompletionAnswer,
     DetokenizeAnswer,
@@ -25,10 +27,13 @@ from wheelpit.server.responses import (
 )
 
 STRUCTS = (
+    LimitsPatch,
     ChatRequest,
     CompletionRequest,
     DetokenizeRequest,
     TokenizeRequest,
+    LimitsAnswer,
+    CancelAnswer,
     ChatAnswer,
     CompletionAnswer,
     DetokenizeAnswer,
@@ -40,10 +45,13 @@ REF = "#/components/schemas/{name}"
 
 def describe(body: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dict[str, Any]:
     """What a route that reads its own body adds to its description."""
-    return {
-        "requestBody": {"required": True, "content": _json_content(body)},
-        "responses": {"200": {"description": "the answer", "content": _json_content(answer)}},
-    }
+    content = {"required": True, "content": _json_content(body)}
+    return {"requestBody": content, **describe_answer(answer)}
+
+
+def describe_answer(answer: type[msgspec.Struct]) -> dict[str, Any]:
+    """Likewise for a route without a body."""
+    return {"responses": {"200": {"description": "the answer", "content": _json_content(answer)}}}
 
 
 class DocsRoutes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wheelpit.config import require
+from wheelpit.server.errors import OVERLOAD
 
 MIB = 1024 * 1024
 
@@ -16,6 +17,12 @@ class ServerOptions:
 
     api_keys: tuple[str, ...] = ()
     """Any of these opens every route; empty asks for no key. Only their hashes are kept."""
+    admin_key: str | None = None
+    """Opens every route and the admin routes, which do not exist without one."""
+    overload_status: int = 429
+    """What a refused request is answered with: 429 or 503."""
+    keep_alive_s: float = 1.0
+    """A stream that was silent for so long gets a comment; 0 sends none."""
     served_model_names: tuple[str, ...] = ()
     """The first is echoed, all are accepted; empty takes the engine's."""
     root_path: str = ""
@@ -43,6 +50,19 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         require(all(self.api_keys), "api_keys", "an empty key", "non-empty strings")
+        require(self.admin_key != "", "admin_key", "empty", "a non-empty string, or None")
+        require(
+            self.overload_status in OVERLOAD,
+            "overload_status",
+            self.overload_status,
+            " or ".join(map(str, OVERLOAD)),
+        )
+        require(
+            0.0 <= self.keep_alive_s < float("inf"),
+            "keep_alive_s",
+            self.keep_alive_s,
+            "at least 0, and finite",
+        )
         require(self.max_body_bytes >= 1, "max_body_bytes", self.max_body_bytes, "at least 1")
         require(
             not self.root_path or self.root_path.startswith("/"),

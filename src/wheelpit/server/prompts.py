@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from wheelpit.engine.admission import estimate_tokens
 from wheelpit.errors import ValidationError
 from wheelpit.server.protocol import ChatRequest, GenerationFields
 from wheelpit.server.service import Service
@@ -122,7 +123,7 @@ async def render_chat(
             **variables,
         )
 
-    if _num_chars(messages) <= INLINE_MESSAGES_CHARS:
+    if num_message_chars(messages) <= INLINE_MESSAGES_CHARS:
         return render()
     return await asyncio.to_thread(render)
 
@@ -159,7 +160,24 @@ def check_num_choices(num_prompts: int, n: int | None) -> None:
         )
 
 
-def _num_chars(messages: Sequence[dict[str, Any]]) -> int:
+def estimate_prompt(prompt: str | list[int], body: GenerationFields) -> int:
+    """About how many tokens a prompt has, at the price of a glance."""
+    if isinstance(prompt, str):
+        return bounded_estimate(len(prompt), body)
+    return _bounded(len(prompt), body)
+
+
+def bounded_estimate(num_chars: int, body: GenerationFields) -> int:
+    """About how many tokens so many characters make, of which the body may cut off some."""
+    return _bounded(estimate_tokens(num_chars), body)
+
+
+def _bounded(num_tokens: int, body: GenerationFields) -> int:
+    limit = body.truncate_prompt_tokens
+    return max(1, num_tokens if limit is None or limit < 1 else min(num_tokens, limit))
+
+
+def num_message_chars(messages: Sequence[dict[str, Any]]) -> int:
     """Roughly how much there is to render."""
     return sum(
         len(content) if isinstance(content := message.get("content"), str) else 1000

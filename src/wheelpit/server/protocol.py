@@ -60,6 +60,12 @@ class GenerationFields(msgspec.Struct, kw_only=True, frozen=True):
     priority: Int64 = 0
     request_id: str | None = None
     """The id, unless the X-Request-Id header gives one."""
+    timeout: float | None = None
+    """Seconds from its arrival until it ends, with what there is by then."""
+    queue_timeout: float | None = None
+    """Likewise until it must have started."""
+    ttft_timeout: float | None = None
+    """Likewise until it must have its first token."""
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     cache_salt: str | None = None

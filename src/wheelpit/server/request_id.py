@@ -54,6 +54,12 @@ class AssignRequestId:
         await self._app(scope, receive, send_with_id if self._echo else send)
 
 
+def request_id_of(scope: Scope) -> str:
+    """The id as known so far."""
+    request_id: RequestId = scope[SCOPE_KEY]
+    return request_id.value
+
+
 def choose_request_id(request: Request, from_body: str | None) -> str:
     """The header's id, else the body's, else a random one. ValidationError for an unusable one."""
     request_id: RequestId = request.scope[SCOPE_KEY]

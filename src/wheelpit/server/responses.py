@@ -119,6 +119,15 @@ class DetokenizeAnswer(msgspec.Struct):
     prompt: str
 
 
+class CancelAnswer(msgspec.Struct, kw_only=True):
+    """The answer to a cancellation. num_cancelled: more than 1 if they have one id."""
+
+    id: str
+    object: Literal["request"] = "request"
+    status: Literal["cancelled"] = "cancelled"
+    num_cancelled: int
+
+
 def json_response(body: object) -> Response:
     """200 with a struct (or anything else msgspec can encode) as JSON."""
     return Response(msgspec.json.encode(body), media_type="application/json")

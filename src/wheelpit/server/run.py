@@ -48,7 +48,7 @@ class HttpServer:
         self._is_stopping = False
         self._exit_code = 0
         self.app = create_app(engine, options)
-        self._active = service_of(self.app).active
+        self._live = service_of(self.app).live
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self.app,
@@ -106,10 +106,10 @@ class HttpServer:
         """Let running requests finish while there is time, then end them with "abort"."""
         try:
             async with asyncio.timeout(self._listen.shutdown_timeout_s):
-                await self._active.wait_until_idle()
+                await self._live.wait_until_idle()
         except TimeoutError:
-            log.info("aborting %d requests", len(self._active))
-            await self._engine.abort(self._active.ids)
+            log.info("aborting %d requests", len(self._live))
+            self._live.cancel_all()
 
     async def _look_after_engine(self) -> None:
         """End the server when its engine is gone: an orchestrator will start a new one."""

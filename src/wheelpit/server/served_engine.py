@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from wheelpit.engine.admission import Limits, Reservation
@@ -32,6 +32,18 @@ class ModelView(Protocol):
     def chat_template(self, tools: object = None) -> ChatTemplate: ...
 
 
+class SubmittedRequest(Protocol):
+    """A request that the engine works on."""
+
+    async def get(self) -> RequestOutput:
+        """Wait for something new; everything that is new is one output."""
+        ...
+
+    def close(self) -> None:
+        """End it with "abort", unless it has ended: its last output is there to get at once."""
+        ...
+
+
 class ServedEngine(Protocol):
     """An engine that is ready. Its methods are called on one event loop."""
 
@@ -42,26 +54,18 @@ class ServedEngine(Protocol):
     @property
     def ready(self) -> Ready: ...
 
-    def generate(
+    async def add_request(
         self,
-        prompt: PromptType,
-        sampling_params: SamplingParams,
         request_id: str,
+        prompt: PromptType,
+        params: SamplingParams,
         *,
-        priority: int = 0,
-        arrival_time: float | None = None,
-        timeout: float | None = None,
-        queue_timeout: float | None = None,
-        ttft_timeout: float | None = None,
-        tenant: str = "",
         reservation: Reservation | None = None,
-    ) -> AsyncGenerator[RequestOutput, None]:
-        """Run one request. OverloadedError from the first `__anext__`, unless it has a reservation.
+    ) -> SubmittedRequest:
+        """Start one request in the place that `reserve` gave it, which is the engine's from now on.
 
-        reservation: what `reserve` returned; who, when and until when is then said there, and
-        priority, arrival_time, tenant and the timeouts are left at their defaults here.
-        A request that misses a deadline ends with one last output, finish_reason "abort" and
-        stop_reason "timeout", "queue_timeout" or "ttft_timeout", with all its tokens so far.
+        One that misses a deadline ends with one last output, finish_reason "abort" and stop_reason
+        "timeout", "queue_timeout" or "ttft_timeout", with all its tokens so far. ValidationError.
         """
         ...
 
@@ -81,14 +85,14 @@ class ServedEngine(Protocol):
         """Admit one request on its arrival, before anything is spent on it, tokenizing included.
 
         num_tokens: of the prompt; `estimate_tokens` guesses. The timeouts are seconds from arrival.
-        Every reservation must be given to `generate` or to `release`.
+        Every reservation must be given to `add_request` or to `release`.
         Raises OverloadedError, and ValidationError for a timeout that is not positive and finite;
         a request that was refused is counted and logged already.
         """
         ...
 
     def release(self, reservation: Reservation, error: BaseException | None = None) -> None:
-        """Give back a place that `generate` has not taken over, else do nothing. Idempotent.
+        """Give back a place that `add_request` has not taken over, else do nothing. Idempotent.
 
         error: why; decides whether the request is counted as "refused" (its own fault), "abort"
         (None, or its client left) or "error".
@@ -112,8 +116,6 @@ class ServedEngine(Protocol):
     def tenant_keys(self) -> Mapping[str, str]:
         """SHA-256 of an API key, as 64 lower-case hex digits -> its tenant. From tenant_config."""
         ...
-
-    async def abort(self, request_id: str | Iterable[str]) -> None: ...
 
     async def check_health(self) -> None: ...
 

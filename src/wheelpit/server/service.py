@@ -2,51 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from wheelpit import __version__
 from wheelpit.errors import NotFoundError, ValidationError
+from wheelpit.server.live_requests import LiveRequests
 from wheelpit.server.options import ServerOptions
 from wheelpit.server.served_engine import ModelView, ServedEngine
 from wheelpit.text.tokenizer import Tokenizer
-
-
-class ActiveRequests:
-    """The engine's ids of what is being generated. Written only by `generation.run`."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def __len__(self) -> int:
-        return sum(self._counts.values())
-
-    @property
-    def ids(self) -> list[str]:
-        return list(self._counts)
-
-    @contextmanager
-    def hold(self, request_id: str) -> Iterator[None]:
-        """List an id while the body runs; clients may use one id several times at once."""
-        self._counts[request_id] = self._counts.get(request_id, 0) + 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._counts[request_id] -= 1
-            if not self._counts[request_id]:
-                del self._counts[request_id]
-            if not self._counts:
-                self._idle.set()
-
-    async def wait_until_idle(self) -> None:
-        """Return when nothing is being generated."""
-        await self._idle.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +21,7 @@ class Service:
     options: ServerOptions
     created: int
     """Seconds since the epoch: when the server began to offer its models."""
-    active: ActiveRequests = field(default_factory=ActiveRequests)
+    live: LiveRequests = field(default_factory=LiveRequests)
 
     @property
     def model(self) -> ModelView:

@@ -6,15 +6,9 @@ encoded as a whole per token. What the engine merged while the client was slow i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 
 import msgspec
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-
-from wheelpit.server.disconnect import StopOnDisconnect
-from wheelpit.server.errors import error_body, log_error
 
 DONE = b"data: [DONE]\n\n"
 
@@ -71,36 +65,3 @@ class ChunkWriter:
     def _finish(self, choice: bytes, top: Mapping[str, object]) -> bytes:
         end = b"," + encode(top)[1:] if top else b"}"
         return self._head + choice + b"]" + end + b"\n\n"
-
-
-class EventStream(Response):
-    """Send events as they come; stop the work when the client leaves.
-
-    Nothing is sent before the first event exists, so that an error up to then is a plain error
-    answer with its own status. A later one becomes an error event and [DONE].
-    """
-
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        # Not calling Response.__init__: it would declare a content length.
-        self._events = events
-        self.status_code = 200
-        self.background = None
-        self.media_type = "text/event-stream"
-        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with StopOnDisconnect(receive), aclosing(self._events) as events:
-            event = await anext(events, DONE)
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            try:
-                await send(_body(event))
-                async for event in events:
-                    await send(_body(event))
-            except Exception as error:
-                log_error(error, scope["path"])
-                await send(_body(b"data: " + error_body(error) + b"\n\n" + DONE))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _body(event: bytes) -> dict[str, object]:
-    return {"type": "http.response.body", "body": event, "more_body": True}

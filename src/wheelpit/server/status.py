@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from wheelpit import __version__
 from wheelpit.errors import EngineDeadError, NotFoundError
-from wheelpit.server.errors import health_response
+from wheelpit.server.error_answers import health_response
 from wheelpit.server.metrics import exposition
 from wheelpit.server.responses import json_response
 from wheelpit.server.service import Service
@@ -35,7 +35,7 @@ class StatusRoutes:
 
     async def load(self) -> Response:
         """How many prompts are being served."""
-        return json_response({"server_load": len(self._service.active)})
+        return json_response({"server_load": len(self._service.live)})
 
     async def metrics(self) -> Response:
         """Everything countable, in Prometheus' text format."""

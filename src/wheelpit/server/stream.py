@@ -7,12 +7,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from wheelpit.request import CompletionOutput, RequestOutput
-from wheelpit.server.generation import check_output
+from wheelpit.server.generation import Outputs, check_output, is_late, raise_if_late
 from wheelpit.server.protocol import StreamOptions
 from wheelpit.server.responses import PromptTokensDetails, Usage
 from wheelpit.server.sse import DONE, ChunkWriter
-
-Outputs = AsyncGenerator[tuple[int, RequestOutput], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class StreamPlan:
 
 
 class UsageCount:
-    """Counts one stream's tokens; written only by `events`."""
+    """Counts one stream's tokens; written only by its `_Pieces`."""
 
     def __init__(self) -> None:
         self.num_prompt_tokens = 0
@@ -67,37 +65,67 @@ def wants_usage(options: StreamOptions | None, *, is_forced: bool) -> tuple[bool
     return include, include and continuous
 
 
-async def events(outputs: Outputs, plan: StreamPlan) -> AsyncGenerator[bytes, None]:
-    """Yield what one output brought as one piece; closing it aborts the generation."""
-    count = UsageCount()
-    opened: set[int] = set()
-    is_plain = plan.is_plain
+async def events(
+    outputs: Outputs, plan: StreamPlan, has_begun: Callable[[], bool]
+) -> AsyncGenerator[bytes, None]:
+    """Yield what one output brought as one piece.
+
+    has_begun: whether anything was sent to the client. If not, and time was over for all of it
+    before there was a token, DeadlineMissedError.
+    """
+    pieces = _Pieces(plan)
+    late: list[tuple[int, RequestOutput]] = []
     async with aclosing(outputs):
         async for prompt_index, output in outputs:
-            parts: list[bytes] = []
-            if prompt_index not in opened:
-                check_output(output)
-                opened.add(prompt_index)
-                count.add_prompt(output)
-                parts.append(plan.opening(prompt_index, output))
-            for completion in output.outputs:
-                index = prompt_index * plan.n + completion.index
-                if plan.is_prompt_only:
-                    parts.append(_prompt_end(plan, index, count))
-                    continue
-                count.num_completion_tokens += len(completion.token_ids)
-                if completion.finish_reason is not None or not is_plain:
-                    parts.append(_detailed(plan, index, completion, count))
-                elif completion.text:
-                    parts.append(plan.writer.plain(index, completion.text))
-            if output.finished:
-                check_output(output)
-            if piece := b"".join(parts):
+            if not pieces.opened and is_late(output):
+                # Its last chunk can wait until it is known whether this will be an answer at all.
+                late.append((prompt_index, output))
+            elif piece := pieces.of(prompt_index, output):
                 yield piece
-    if plan.include_usage:
-        yield plan.writer.usage(count.usage) + DONE
-    else:
-        yield DONE
+    if not (pieces.opened or has_begun()):
+        raise_if_late([output for _, output in late])
+    for prompt_index, output in late:
+        yield pieces.of(prompt_index, output)
+    yield pieces.end()
+
+
+class _Pieces:
+    """Writes the pieces of one stream; used only by `events`."""
+
+    def __init__(self, plan: StreamPlan) -> None:
+        self.opened: set[int] = set()
+        """The prompts that had a piece."""
+        self._plan = plan
+        self._is_plain = plan.is_plain
+        self._count = UsageCount()
+
+    def of(self, prompt_index: int, output: RequestOutput) -> bytes:
+        """Everything that an output brought; it may be nothing that is shown."""
+        plan, count = self._plan, self._count
+        parts: list[bytes] = []
+        if prompt_index not in self.opened:
+            check_output(output)
+            self.opened.add(prompt_index)
+            count.add_prompt(output)
+            parts.append(plan.opening(prompt_index, output))
+        for completion in output.outputs:
+            index = prompt_index * plan.n + completion.index
+            if plan.is_prompt_only:
+                parts.append(_prompt_end(plan, index, completion, count))
+                continue
+            count.num_completion_tokens += len(completion.token_ids)
+            if completion.finish_reason is not None or not self._is_plain:
+                parts.append(_detailed(plan, index, completion, count))
+            elif completion.text:
+                parts.append(plan.writer.plain(index, completion.text))
+        if output.finished:
+            check_output(output)
+        return b"".join(parts)
+
+    def end(self) -> bytes:
+        if self._plan.include_usage:
+            return self._plan.writer.usage(self._count.usage) + DONE
+        return DONE
 
 
 def _detailed(
@@ -124,8 +152,18 @@ def _detailed(
     )
 
 
-def _prompt_end(plan: StreamPlan, index: int, count: UsageCount) -> bytes:
+def _prompt_end(
+    plan: StreamPlan, index: int, completion: CompletionOutput, count: UsageCount
+) -> bytes:
     top: dict[str, object] = {"system_fingerprint": plan.fingerprint}
     if plan.continuous_usage:
         top["usage"] = count.usage
-    return plan.writer.chunk(index, "", {"stop_reason": None}, top, None, "length")
+    reason, stop = prompt_only_end(completion)
+    return plan.writer.chunk(index, "", {"stop_reason": stop}, top, None, reason)
+
+
+def prompt_only_end(completion: CompletionOutput) -> tuple[str, int | str | None]:
+    """How a prompt without a completion has ended: the token after it was made, or it was not."""
+    if completion.finish_reason == "abort":
+        return "abort", completion.stop_reason
+    return "length", None
