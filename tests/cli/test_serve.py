@@ -170,7 +170,8 @@ def given(*arguments: str) -> tuple[Listen, ServerOptions, AsyncEngineArgs]:
 
 
 def test_without_flags_all_defaults_are_those_of_the_options():
-    assert given() == (Listen(), ServerOptions(), AsyncEngineArgs())
+    assert given() == (Listen(), ServerOptions(), AsyncEngineArgs.for_server({}))
+    assert AsyncEngineArgs.for_server({}).max_num_queued_reqs == 512
 
 
 def test_each_flag_reaches_the_option_of_its_name():
@@ -206,25 +207,46 @@ def test_each_flag_reaches_the_option_of_its_name():
         max_body_bytes=2**20,
         enable_openapi=False,
     )
+    assert args == AsyncEngineArgs.for_server(
+        {
+            "model": "some/model",
+            "served_model_name": ["m", "n"],
+            "max_model_len": "16k",
+            "kv_cache_memory_bytes": 1536 * 2**20,
+            "max_num_batched_tokens": 8000,
+            "enable_prefix_caching": False,
+            "enable_chunked_prefill": True,
+            "scheduling_policy": "priority",
+            "override_generation_config": {"top_k": 5},
+            "enable_log_requests": True,
+            "seed": 3,
+        }
+    )
+
+
+def test_flags_for_too_much_work_reach_the_options_of_their_names():
+    _, options, args = given(
+        *("--max-num-queued-reqs", "2k", "--max-num-queued-tokens", "none", "--refuse-late"),
+        *("--default-timeout", "60", "--default-queue-timeout", "5.5"),
+        *("--default-ttft-timeout", "10", "--tenant-config", "t.toml", "--priority-ageing", "0"),
+        *("--overload-status", "503", "--admin-key", "a", "--sse-keep-alive-interval", "0"),
+    )
+    assert options == ServerOptions(admin_key="a", overload_status=503, keep_alive_s=0.0)
     assert args == AsyncEngineArgs(
-        model="some/model",
-        served_model_name=["m", "n"],
-        max_model_len="16k",
-        kv_cache_memory_bytes=1536 * 2**20,
-        max_num_batched_tokens=8000,
-        enable_prefix_caching=False,
-        enable_chunked_prefill=True,
-        scheduling_policy="priority",
-        override_generation_config={"top_k": 5},
-        enable_log_requests=True,
-        seed=3,
+        max_num_queued_reqs=2000,
+        max_num_queued_tokens=None,
+        refuse_late=True,
+        default_timeout=60.0,
+        default_queue_timeout=5.5,
+        default_ttft_timeout=10.0,
+        tenant_config="t.toml",
+        priority_ageing_s=0.0,
     )
 
 
 def test_flags_may_be_spelt_as_vllm_also_allows():
-    assert given("--model", "m", "--max_model_len=4096")[2] == AsyncEngineArgs(
-        model="m", max_model_len="4096"
-    )
+    expected = AsyncEngineArgs.for_server({"model": "m", "max_model_len": "4096"})
+    assert given("--model", "m", "--max_model_len=4096")[2] == expected
 
 
 def test_keys_may_come_from_the_environment(monkeypatch):
@@ -251,6 +273,10 @@ def test_every_flag_has_an_option_behind_it():
         (["--override-generation-config", "{"], "is not JSON"),
         (["--log-level", "loud"], "must be debug, info, warning, error or critical"),
         (["--metrics-prefix", "x"], "must be wheelpit or vllm"),
+        (["--overload-status", "500"], "overload_status is 500, must be 429 or 503"),
+        (["--max-num-queued-reqs", "few"], "'few' is not a whole number such as 4096"),
+        (["--sse-keep-alive-interval", "-1"], "keep_alive_s is -1.0, must be at least 0"),
+        (["--admin-key", ""], "admin_key"),
         (["--tensor-parallel-size", "2"], "tensor_parallel_size"),
         (["--no-such-flag"], "No such option"),
     ],

@@ -21,9 +21,21 @@ from wheelpit.cli.serve_options import (
     MODEL,
     SCHEDULER,
     SECURITY,
+    AdminKey,
+    Bound,
+    DefaultQueueTimeout,
+    DefaultTimeout,
+    DefaultTtftTimeout,
     Flag,
     Fraction,
+    KeepAlive,
+    MaxQueuedReqs,
+    MaxQueuedTokens,
     Number,
+    OverloadStatus,
+    PriorityAgeing,
+    RefuseLate,
+    TenantConfig,
     Text,
     count,
     json_option,
@@ -57,6 +69,9 @@ LISTEN_OPTIONS = (
     "shutdown_timeout_s",
 )
 SERVER_OPTIONS = (
+    "admin_key",
+    "overload_status",
+    "keep_alive_s",
     "root_path",
     "metrics_prefix",
     "max_body_bytes",
@@ -118,7 +133,20 @@ def serve(
     long_prefill_token_threshold: Annotated[
         Number, option(SCHEDULER, "Most prompt tokens of one sequence in a step.")
     ] = None,
-    scheduling_policy: Annotated[Text, option(SCHEDULER, "fcfs, priority.")] = None,
+    scheduling_policy: Annotated[
+        Text, option(SCHEDULER, "Who goes first: fcfs, priority, deadline, fair (tenants in turn).")
+    ] = None,
+    # --- when there is too much work
+    max_num_queued_reqs: MaxQueuedReqs = None,
+    max_num_queued_tokens: MaxQueuedTokens = None,
+    overload_status: OverloadStatus = None,
+    refuse_late: RefuseLate = None,
+    default_timeout: DefaultTimeout = None,
+    default_queue_timeout: DefaultQueueTimeout = None,
+    default_ttft_timeout: DefaultTtftTimeout = None,
+    tenant_config: TenantConfig = None,
+    priority_ageing_s: PriorityAgeing = None,
+    keep_alive_s: KeepAlive = None,
     # --- listening
     host: Annotated[Text, option(LISTEN, "Default: all interfaces.")] = None,
     port: Annotated[Number, option(LISTEN, "0 chooses a free one. Default: 8000.")] = None,
@@ -136,6 +164,7 @@ def serve(
             rich_help_panel=SECURITY, help="Repeat it for more.", envvar="WHEELPIT_API_KEY"
         ),
     ] = None,
+    admin_key: AdminKey = None,
     ssl_keyfile: Annotated[Text, option(SECURITY, "TLS: the private key.")] = None,
     ssl_certfile: Annotated[Text, option(SECURITY, "TLS: the certificate.")] = None,
     ssl_ca_certs: Annotated[Text, option(SECURITY, "TLS: who signs client certificates.")] = None,
@@ -242,7 +271,9 @@ def split_options(
     enable_docs = rest.pop("enable_docs", None)
     if enable_docs is not None:
         server |= {"enable_docs": enable_docs, "enable_openapi": enable_docs}
-    return listen, ServerOptions(**server), AsyncEngineArgs(**rest)
+    # Bounds are on unless the flag says none.
+    args = {name: v.limit if isinstance(v, Bound) else v for name, v in rest.items()}
+    return listen, ServerOptions(**server), AsyncEngineArgs.for_server(args)
 
 
 def _serve(
@@ -264,7 +295,8 @@ def _serve(
 
     def announce(url: str) -> None:
         name = (options.served_model_names or engine_args.served_model_names)[0]
-        print(_announcement(url, name, bool(options.api_keys), clock.total_s()), flush=True)
+        needs_key = bool(options.api_keys or engine.tenant_keys)
+        print(_announcement(url, name, needs_key, clock.total_s()), flush=True)
 
     return run(engine, options, listen, sock, on_ready=announce)
 

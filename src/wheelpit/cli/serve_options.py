@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
 MODEL = "Model"
 CACHE = "KV cache"
 SCHEDULER = "Scheduling"
+TRAFFIC = "When there is too much work"
 LISTEN = "Listening"
 SECURITY = "Security"
 ANSWERS = "Answers"
@@ -65,6 +67,75 @@ def parse_count(text: str) -> int:
     except (ValueError, OverflowError):
         pass
     raise typer.BadParameter(f"{text!r} is not a whole number such as 4096, 16k or 2G")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A bound as it was typed; None is no bound, which is not the same as none given."""
+
+    limit: int | None
+
+
+def parse_bound(text: str) -> Bound:
+    """A whole number such as 512 or 16k, or "none"."""
+    return Bound(None if text.lower() == "none" else parse_count(text))
+
+
+def _bound(help_text: str) -> Any:
+    return typer.Option(
+        rich_help_panel=TRAFFIC, help=help_text, parser=parse_bound, metavar="<count>"
+    )
+
+
+def _seconds(flag: str, help_text: str) -> Any:
+    return typer.Option(
+        flag, rich_help_panel=TRAFFIC, help=help_text, metavar="<seconds>", show_default=False
+    )
+
+
+MaxQueuedReqs = Annotated[
+    Any,
+    _bound("Most that wait beyond the free seats; others are refused. none: all. Default: 512."),
+]
+MaxQueuedTokens = Annotated[
+    Any, _bound("Most prompt tokens that wait. none: no bound. Default: 262144.")
+]
+OverloadStatus = Annotated[
+    Number, option(TRAFFIC, "Status of a refusal: 429 or 503. Default: 429.")
+]
+RefuseLate = Annotated[
+    Flag,
+    option(
+        TRAFFIC,
+        "Refuse at once what would start after its own deadline. Default: no.",
+        "--refuse-late/--no-refuse-late",
+    ),
+]
+DefaultTimeout = Annotated[
+    Fraction,
+    _seconds("--default-timeout", "Ends a request, with what there is of it. Default: none."),
+]
+DefaultQueueTimeout = Annotated[
+    Fraction, _seconds("--default-queue-timeout", "Ends one that has not started. Default: none.")
+]
+DefaultTtftTimeout = Annotated[
+    Fraction, _seconds("--default-ttft-timeout", "Ends one without a token. Default: none.")
+]
+TenantConfig = Annotated[
+    Text, option(TRAFFIC, "TOML file: who the tenants are, their API keys and limits.")
+]
+PriorityAgeing = Annotated[
+    Fraction,
+    _seconds("--priority-ageing", "Waiting that makes up for a level of priority. Default: 30."),
+]
+KeepAlive = Annotated[
+    Fraction,
+    _seconds(
+        "--sse-keep-alive-interval",
+        "A silent stream gets a comment with its place in the queue. 0: never. Default: 1.",
+    ),
+]
+AdminKey = Annotated[Text, option(SECURITY, "Opens /admin/limits, which is not there without it.")]
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
