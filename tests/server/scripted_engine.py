@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from wheelpit import AsyncEngineArgs
 from wheelpit.engine.admission import Limits, Reservation
+from wheelpit.engine.arrival import Arrival
 from wheelpit.engine.messages import EngineStats, Ready
 from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
 from wheelpit.engine.stats import FrontEndStats, StatLogger
@@ -70,14 +70,17 @@ class ScriptedEngine:
         assert reservation in self.reserved
         return ScriptedRequest(self._script())
 
-    def reserve(self, request_id: str, **fields: Any) -> Reservation:
+    def reserve_all(
+        self, arrival: Arrival, places: Sequence[tuple[str, int]], n: int = 1
+    ) -> list[Reservation]:
         if self.refusal is not None:
             raise self.refusal
-        reservation = Reservation(
-            request_id, arrival_s=0.0, num_tokens=fields["num_tokens"], tenant=fields["tenant"]
-        )
-        self.reserved.append(reservation)
-        return reservation
+        reservations = [
+            Reservation(name, arrival_s=0.0, num_tokens=num_tokens, tenant=arrival.tenant)
+            for name, num_tokens in places
+        ]
+        self.reserved += reservations
+        return reservations
 
     def release(self, reservation: Reservation, error: BaseException | None = None) -> None:
         assert reservation in self.reserved

@@ -15,6 +15,7 @@ give the same answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 from wheelpit.config import SchedulerConfig
@@ -171,34 +172,71 @@ class Admission:
 
         num_tokens: of the prompt, as far as known. arrival_s: None is `now`.
         """
-        reservation = Reservation(
-            request_id,
-            arrival_s=now if arrival_s is None else arrival_s,
-            num_tokens=num_tokens,
+        (reservation,) = self.reserve_all(
+            [(request_id, num_tokens)],
+            now,
             num_sequences=num_sequences,
             tenant=tenant,
             priority=priority,
             deadlines=deadlines,
+            arrival_s=arrival_s,
         )
-        reservation.number = self._num_reserved
+        return reservation
+
+    def reserve_all(
+        self,
+        places: Sequence[tuple[str, int]],
+        now: float,
+        *,
+        num_sequences: int = 1,
+        tenant: str = "",
+        priority: int = 0,
+        deadlines: Deadlines = NO_DEADLINES,
+        arrival_s: float | None = None,
+    ) -> list[Reservation]:
+        """Give several prompts of one caller their places, or raise OverloadedError for all.
+
+        places: (request id, tokens of the prompt). num_sequences: of each. They are checked as one
+        request that has all their sequences and tokens.
+        """
+
+        def make(request_id: str, num_tokens: int, num_sequences: int) -> Reservation:
+            made = Reservation(
+                request_id,
+                arrival_s=now if arrival_s is None else arrival_s,
+                num_tokens=num_tokens,
+                num_sequences=num_sequences,
+                tenant=tenant,
+                priority=priority,
+                deadlines=deadlines,
+            )
+            made.number = self._num_reserved
+            return made
+
         self._forget_idle(now)
         account = self._accounts.get(tenant)
         if account is None:
             account = TenantAccount(self.limits.of(tenant), now)
-        self._check_tenant(reservation, account, now)
-        self._check_queue(reservation, account, now)
-        self._check_deadlines(reservation, account, now)
+        mean_tokens = -(-sum(num_tokens for _, num_tokens in places) // len(places))
+        whole = make(places[0][0], mean_tokens, num_sequences * len(places))
+        self._check_tenant(whole, account, now)
+        self._check_queue(whole, account, now)
+        self._check_deadlines(whole, account, now)
 
-        self._num_reserved += 1
         self._accounts[tenant] = account
         self._idle.pop(tenant, None)
-        account.num_reservations += 1
-        account.charge(num_tokens, now)
-        reservation._admission = self
-        reservation._queued = set(range(num_sequences))
-        self._queued[reservation] = None
-        self._add_queued(account, num_sequences, num_tokens)
-        return reservation
+        reservations = []
+        for request_id, num_tokens in places:
+            reservation = make(request_id, num_tokens, num_sequences)
+            self._num_reserved += 1
+            account.num_reservations += 1
+            account.charge(num_tokens, now)
+            reservation._admission = self
+            reservation._queued = set(range(num_sequences))
+            self._queued[reservation] = None
+            self._add_queued(account, num_sequences, num_tokens)
+            reservations.append(reservation)
+        return reservations
 
     def on_step(self, num_waiting: int, num_started: int, kv_cache_usage: float) -> None:
         """Learn from what the engine says of itself after a step whether seats are what is scarce.

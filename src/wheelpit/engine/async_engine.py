@@ -266,10 +266,20 @@ class AsyncLLMEngine:
         num_tokens: of the prompt; `estimate_tokens` guesses. n: as in its SamplingParams.
         Raises OverloadedError, ValidationError or EngineDeadError.
         """
-        self._link.check()
         timeouts = Timeouts(timeout, queue_timeout, ttft_timeout)
         arrival = Arrival(request_id, tenant, priority, arrival_time, timeouts)
-        return self._intake.reserve(arrival, num_tokens, n)
+        (reservation,) = self.reserve_all(arrival, [(request_id, num_tokens)], n)
+        return reservation
+
+    def reserve_all(
+        self, arrival: Arrival, places: Sequence[tuple[str, int]], n: int = 1
+    ) -> list[Reservation]:
+        """Admit a list of prompts as one request: each gets a place of its own, or none does.
+
+        places: (request id, tokens) of each prompt. n: of each.
+        """
+        self._link.check()
+        return self._intake.reserve(arrival, places, n)
 
     def release(self, reservation: Reservation, error: BaseException | None = None) -> None:
         """Give back a place that `generate` has not taken over, else do nothing. Idempotent.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wheelpit.engine.admission import Admission, Limits, Reservation, estimate_tokens
@@ -74,8 +74,13 @@ class Intake:
         if changes:
             self._send_tenants()
 
-    def reserve(self, arrival: Arrival, num_tokens: int, num_sequences: int) -> Reservation:
-        """Admit a request or raise OverloadedError, ValidationError or TypeError, reported."""
+    def reserve(
+        self, arrival: Arrival, places: Sequence[tuple[str, int]], num_sequences: int
+    ) -> list[Reservation]:
+        """Admit a request or raise OverloadedError, ValidationError or TypeError, reported.
+
+        places: (request id, tokens) of each of its prompts, which go on as requests of their own.
+        """
         now = self._clock()
         arrival_s = now
         try:
@@ -83,10 +88,9 @@ class Intake:
             self._warn_of_priority(arrival.priority)
             if arrival.arrival_time is not None:
                 arrival_s -= max(0.0, time.time() - arrival.arrival_time)
-            reservation = self._admission.reserve(
-                arrival.request_id,
+            reservations = self._admission.reserve_all(
+                places,
                 now,
-                num_tokens=num_tokens,
                 num_sequences=num_sequences,
                 tenant=arrival.tenant,
                 priority=arrival.priority,
@@ -96,8 +100,8 @@ class Intake:
         except Exception as error:
             self._report_unserved(arrival.request_id, arrival.tenant, error, now - arrival_s)
             raise
-        self._pending[reservation] = None
-        return reservation
+        self._pending.update(dict.fromkeys(reservations))
+        return reservations
 
     def release(self, reservation: Reservation, error: BaseException | None) -> None:
         """Give back the place of a request that goes no further, and report why."""
@@ -140,7 +144,8 @@ class Intake:
                 self._report_unserved(arrival.request_id, arrival.tenant, error, 0.0)
             raise
         if reservation is None:
-            reservation = self.reserve(arrival, _num_tokens(parsed), params.n)
+            place = (arrival.request_id, _num_tokens(parsed))
+            (reservation,) = self.reserve(arrival, [place], params.n)
             reservation.is_taken = True
         try:
             token_ids = parsed.token_ids

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from wheelpit.engine.admission import Reservation
+from wheelpit.engine.arrival import Arrival, Timeouts
 from wheelpit.errors import ClientError
 from wheelpit.request import RequestOutput
 from wheelpit.server.auth import Principal
@@ -138,24 +138,8 @@ def reading(request: Request) -> Iterator[None]:
 
 def reserve(service: Service, job: Job) -> LiveRequest:
     """Get a place for every prompt, or none for any: OverloadedError."""
-    engine, body = service.engine, job.body
-    reservations: list[Reservation] = []
-    try:
-        for request_id, num_tokens in job.places:
-            reservation = engine.reserve(
-                request_id,
-                num_tokens=num_tokens,
-                n=max(1, body.n or 1),
-                priority=body.priority,
-                tenant=job.tenant,
-                timeout=body.timeout,
-                queue_timeout=body.queue_timeout,
-                ttft_timeout=body.ttft_timeout,
-                arrival_time=job.arrival_time,
-            )
-            reservations.append(reservation)
-    except Exception as error:
-        for reservation in reservations:
-            engine.release(reservation, error)
-        raise
-    return LiveRequest(engine, job.request_id, job.owner, reservations)
+    body = job.body
+    timeouts = Timeouts(body.timeout, body.queue_timeout, body.ttft_timeout)
+    arrival = Arrival(job.request_id, job.tenant, body.priority, job.arrival_time, timeouts)
+    reservations = service.engine.reserve_all(arrival, job.places, max(1, body.n or 1))
+    return LiveRequest(service.engine, job.request_id, job.owner, reservations)

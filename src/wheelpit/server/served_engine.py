@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from wheelpit.engine.admission import Limits, Reservation
+from wheelpit.engine.arrival import Arrival
 from wheelpit.engine.messages import Ready
 from wheelpit.engine.stats import FrontEndStats, StatLogger
 from wheelpit.request import PromptType, RequestOutput, RequestProgress, SamplingParams
@@ -69,23 +70,13 @@ class ServedEngine(Protocol):
         """
         ...
 
-    def reserve(
-        self,
-        request_id: str,
-        *,
-        num_tokens: int,
-        n: int = 1,
-        priority: int = 0,
-        tenant: str = "",
-        timeout: float | None = None,
-        queue_timeout: float | None = None,
-        ttft_timeout: float | None = None,
-        arrival_time: float | None = None,
-    ) -> Reservation:
-        """Admit one request on its arrival, before anything is spent on it, tokenizing included.
+    def reserve_all(
+        self, arrival: Arrival, places: Sequence[tuple[str, int]], n: int = 1
+    ) -> list[Reservation]:
+        """Admit a request on its arrival, before anything is spent on it, tokenizing included.
 
-        num_tokens: of the prompt; `estimate_tokens` guesses. The timeouts are seconds from arrival.
-        Every reservation must be given to `add_request` or to `release`.
+        places: (request id, about how many tokens) of each of its prompts; all get a place, or
+        none does. n: sequences of each. Give every reservation to `add_request` or to `release`.
         Raises OverloadedError, and ValidationError for a timeout that is not positive and finite;
         a request that was refused is counted and logged already.
         """
