@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import heapq
+import itertools
+from collections.abc import Callable, Collection
 
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
 from wheelpit.scheduling.logprobs import TokenLogprobs
@@ -20,6 +22,50 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         assert seconds >= 0.0, "time does not run backwards"
         self.now += seconds
+
+
+class ManualTimers:
+    """Timers that ring as a ManualClock is moved by `advance`; `len` is how many are set."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._entries: list[tuple[float, int, Callable[[], None]]] = []
+        self._living: set[int] = set()
+        self._numbers = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._living)
+
+    def __call__(self, delay_s: float, callback: Callable[[], None]) -> ManualTimer:
+        number = next(self._numbers)
+        heapq.heappush(self._entries, (self._clock.now + delay_s, number, callback))
+        self._living.add(number)
+        return ManualTimer(self, number)
+
+    def cancel(self, number: int) -> None:
+        self._living.discard(number)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, stopping at each moment at which something rings."""
+        end = self._clock.now + seconds
+        while self._entries and self._entries[0][0] <= end:
+            moment, number, callback = heapq.heappop(self._entries)
+            if number in self._living:
+                self._living.remove(number)
+                self._clock.now = max(moment, self._clock.now)
+                callback()
+        self._clock.now = end
+
+
+class ManualTimer:
+    """One of them, to be cancelled."""
+
+    def __init__(self, timers: ManualTimers, number: int) -> None:
+        self._timers = timers
+        self._number = number
+
+    def cancel(self) -> None:
+        self._timers.cancel(self._number)
 
 
 class FakeRunner:

@@ -138,7 +138,9 @@ class RequestBook:
         self._is_on_hold = False
         for state in self.requests:
             if state.sent_s is None:
-                self._dispatch(state)
+                self._check_deadlines(state)
+                if state in self._requests:
+                    self._dispatch(state)
 
     def abort(self, state: RequestState) -> None:
         """End a request with "abort", keeping its tokens. Nothing happens if it has ended."""
@@ -269,10 +271,10 @@ class RequestBook:
 
     def _end(self, state: RequestState, completion: CompletionState, now: float) -> None:
         """One completion has ended; so has its request, if it was the last one."""
-        del self._sequences[completion.sequence_id]
+        self._sequences.pop(completion.sequence_id, None)
         self._places.remove(completion.sequence_id)
         state.reservation.end(completion.index, now)
-        if state.is_finished:
+        if state.is_finished and state in self._requests:
             self._forget(state, tell_engine=False)
             self._close(state)
 
@@ -296,6 +298,8 @@ class RequestBook:
         coming = [moment + late_s for moment in moments if moment + late_s > now]
         if coming and state in self._requests and self._set_timer is not None:
             delay_s = min(coming) - now
+            if state.timer is not None:
+                state.timer.cancel()
             state.timer = self._set_timer(delay_s, lambda: self._check_deadlines(state))
 
     def _fail(self, state: RequestState, error: Exception) -> None:
