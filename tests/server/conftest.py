@@ -6,23 +6,29 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fake_worker import fake_worker
+from tests.server.gated_worker import Gate
+from tests.server.watcher import Watcher
 from tests.tiny_model import make_model_folder
 from wheelpit import AsyncEngineArgs, AsyncLLMEngine
 from wheelpit.server.app import service_of
 from wheelpit.server.listen import Listen, bind
+from wheelpit.server.live_requests import LiveRequests
 from wheelpit.server.options import ServerOptions
 from wheelpit.server.run import HttpServer
 from wheelpit.server.served_engine import ServedEngine
 
 MODEL = "tiny"
+
+T = TypeVar("T")
 
 
 class RunningServer:
@@ -96,9 +102,27 @@ class RunningServer:
             "/v1/completions", {"prompt": "hello", "max_tokens": 4, "seed": 1, **fields}
         )
 
+    def on_loop(self, function: Callable[[], T]) -> T:
+        """Call something on the server's loop, where alone its state is whole."""
+
+        async def call() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(60)
+
+    def wait_until(self, is_true: Callable[[], bool]) -> None:
+        """Wait for something that must become true; the test's time limit ends a vain wait."""
+        while not self.on_loop(is_true):
+            pass
+
+    @property
+    def live(self) -> LiveRequests:
+        """The requests in flight, to be looked at on the server's loop."""
+        return service_of(self._server.app).live
+
     def engine_request_ids(self) -> list[str]:
         """What is being generated at this moment."""
-        return service_of(self._server.app).live.engine_ids
+        return self.on_loop(lambda: self.live.engine_ids)
 
     @staticmethod
     def metric(text: str, name: str, **labels: str) -> float:
@@ -151,6 +175,36 @@ def slow_server(model_folder: Path) -> Iterator[RunningServer]:
     running = RunningServer(launch(model_folder, fake_worker(step_ms=20), max_num_seqs=2))
     yield running
     running.stop()
+
+
+@dataclass(frozen=True)
+class GatedServer:
+    """A server whose engine makes a step when the test says so, and what was said of requests."""
+
+    server: RunningServer
+    gate: Gate
+    watcher: Watcher
+
+
+MakeGated = Callable[..., GatedServer]
+
+
+@pytest.fixture
+def make_gated(make_server: MakeServer, model_folder: Path, tmp_path: Path) -> Iterator[MakeGated]:
+    """Start gated servers: make_gated(options, max_num_seqs=1, ...)."""
+    gates: list[Gate] = []
+
+    def make(options: ServerOptions | None = None, **args: Any) -> GatedServer:
+        gate = Gate(tmp_path / f"gate-{len(gates)}")
+        gates.append(gate)
+        engine = launch(model_folder, gate.worker, **args)
+        watcher = Watcher()
+        engine.add_stat_logger(watcher)
+        return GatedServer(make_server(options, engine=engine), gate, watcher)
+
+    yield make
+    for gate in gates:
+        gate.open()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
@@ -58,6 +59,8 @@ class ScriptedEngine:
         self.refusal: Exception | None = None
         self.reserved: list[Reservation] = []
         self.progress_to_tell: RequestProgress | None = None
+        self.questions: asyncio.Queue[str] = asyncio.Queue()
+        """The ids whose progress was asked for, each to be written in a comment."""
 
     async def add_request(
         self,
@@ -86,6 +89,7 @@ class ScriptedEngine:
         assert reservation in self.reserved
 
     def progress(self, request_id: str) -> RequestProgress | None:
+        self.questions.put_nowait(request_id)
         return self.progress_to_tell
 
     def update_limits(self, limits: Limits) -> None:

@@ -20,3 +20,7 @@ class Watcher:
 
     def next(self) -> FinishedRequest:
         return self._finished.get(timeout=60)
+
+    def is_empty(self) -> bool:
+        """True when every request that ended was asked for."""
+        return self._finished.empty()
