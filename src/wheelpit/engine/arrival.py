@@ -63,9 +63,9 @@ class Arrival:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     def check(self) -> None:
-        """Raise ValidationError for a timeout that is none, TypeError for an odd tenant."""
+        """Raise ValidationError, naming the field, for what admission cannot work with."""
         if not isinstance(self.tenant, str):
-            raise TypeError(f"tenant must be a str, got {self.tenant!r}")
+            raise ValidationError("tenant must be a string", parameter="tenant", value=self.tenant)
         self.timeouts.check()
 
 

@@ -23,7 +23,7 @@ from wheelpit.engine.launch import Launched
 from wheelpit.engine.messages import SetTenants
 from wheelpit.engine.request_state import RequestState
 from wheelpit.engine.stats import FinishedRequest
-from wheelpit.errors import ClientError, OverloadedError
+from wheelpit.errors import ClientError, OverloadedError, ValidationError
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Intake:
     def reserve(
         self, arrival: Arrival, places: Sequence[tuple[str, int]], num_sequences: int
     ) -> list[Reservation]:
-        """Admit a request or raise OverloadedError, ValidationError or TypeError, reported.
+        """Admit a request or raise OverloadedError or ValidationError, reported.
 
         places: (request id, tokens) of each of its prompts, which go on as requests of their own.
         """
@@ -138,10 +138,12 @@ class Intake:
             if reservation is not None:
                 _check_said_once(reservation, arrival, params.n)
         except Exception as error:
+            # Whatever a caller may hand over is tried here: a TypeError is not ours.
+            known = ValidationError(str(error)) if isinstance(error, TypeError) else error
             if reservation is not None:
-                self.release(reservation, error)
+                self.release(reservation, known)
             else:
-                self._report_unserved(arrival.request_id, arrival.tenant, error, 0.0)
+                self._report_unserved(arrival.request_id, arrival.tenant, known, 0.0)
             raise
         if reservation is None:
             place = (arrival.request_id, _num_tokens(parsed))
@@ -200,7 +202,7 @@ class Intake:
         finish_reason, stop_reason = "error", None
         if isinstance(error, OverloadedError):
             finish_reason, stop_reason = "refused", error.reason
-        elif isinstance(error, (ClientError, ValueError, TypeError)):
+        elif isinstance(error, (ClientError, ValueError)):
             finish_reason, stop_reason = "refused", "invalid"
         elif error is None or not isinstance(error, Exception):
             # Its client left: the task was cancelled, the generator closed.
