@@ -50,7 +50,8 @@ class LLM:
         )
         self._request_ids = itertools.count()
         self._log_stats = not args.disable_log_stats
-        self._book = RequestBook(self._send, self._admission, time.monotonic)
+        self._book = RequestBook(self._admission, time.monotonic)
+        self._book.open_engine(self._send)
 
     def generate(
         self,

@@ -427,7 +427,7 @@ async def test_a_fault_in_a_step_ends_one_request_only(engine):
 
 
 async def test_a_dead_process_reaches_every_waiter_and_every_later_call(make_engine):
-    engine = make_engine(worker=fake_worker(step_ms=20))
+    engine = make_engine(worker=fake_worker(step_ms=20), max_restarts=0)
     waiting = asyncio.create_task(collect(engine, "abc", params(max_tokens=200)))
     await until(lambda: engine.has_unfinished_requests())
     with pytest.raises(EngineDeadError) as caught:
@@ -450,12 +450,13 @@ async def test_shutdown_resolves_every_waiter_even_with_a_hung_step(make_engine)
         for i, prompt in enumerate([[HANGS, 5], "abc", "abd"])
     ]
     await until(lambda: engine.stats().num_requests >= 1)
+    pid = engine.engine_pid
     engine.shutdown()
     engine.shutdown()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert any(isinstance(result, EngineDeadError) for result in results)
     with pytest.raises(ProcessLookupError):
-        os.kill(engine.engine_pid, 0)
+        os.kill(pid, 0)
 
 
 async def test_del_ends_the_process(make_engine, model_folder):
@@ -479,7 +480,8 @@ def test_a_start_failure_has_its_own_exception(make_engine):
 
 
 async def test_a_killed_process_is_named_with_its_signal(make_engine):
-    engine = make_engine()
+    engine = make_engine(max_restarts=0)
+    await collect(engine, "abc", params())
     os.kill(engine.engine_pid, signal.SIGKILL)
     await until(lambda: engine.errored)
     with pytest.raises(EngineDeadError) as caught:

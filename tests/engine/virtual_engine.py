@@ -80,7 +80,8 @@ class VirtualEngine:
         self.core = EngineCore(config, self.runner, self.clock)
         self.admission = Admission(limits or Limits(), config.scheduler)
         self.sent: list[AddRequest | Abort] = []
-        self.book = RequestBook(self._send, self.admission, self.clock, [self.watcher], self.timers)
+        self.book = RequestBook(self.admission, self.clock, [self.watcher], self.timers)
+        self.book.open_engine(self._send)
         self._num_requests = 0
 
     def submit(

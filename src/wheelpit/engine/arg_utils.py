@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from wheelpit.config import CacheConfig, EngineConfig, ModelOptions, SchedulerConfig
 from wheelpit.engine.limits import Limits
+from wheelpit.engine.restart_settings import RestartSettings
 from wheelpit.engine.tenant_config import TenantConfig, load_tenant_config
 from wheelpit.engine.unsupported_args import UnsupportedArgs
 from wheelpit.errors import ConfigError
@@ -213,6 +214,11 @@ class AsyncEngineArgs(EngineArgs):
     """Refuse a request that would, as things stand, start after one of its deadlines."""
     tenant_config: str | None = None
     """A TOML file with limits of tenants: see engine/tenant_config.py."""
+    engine_stall_timeout: float = 20.0
+    """Seconds without a finished step, with work to do, after which the engine is replaced."""
+    max_restarts: int = 5
+    """How many engines may die within `restart_window` seconds before all is given up."""
+    restart_window: float = 300.0
 
     @classmethod
     def for_server(cls, given: Mapping[str, Any]) -> Self:
@@ -226,6 +232,14 @@ class AsyncEngineArgs(EngineArgs):
         """Read the tenants' file, if there is one. ConfigError."""
         return (
             TenantConfig() if self.tenant_config is None else load_tenant_config(self.tenant_config)
+        )
+
+    def create_restart_settings(self) -> RestartSettings:
+        """When the engine is replaced. ConfigError."""
+        return RestartSettings(
+            stall_timeout_s=self.engine_stall_timeout,
+            max_restarts=self.max_restarts,
+            window_s=self.restart_window,
         )
 
     def create_limits(self, tenants: TenantConfig) -> Limits:

@@ -14,7 +14,6 @@ the request here, synchronously, and to tell the engine.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -24,7 +23,7 @@ from wheelpit.config import EngineConfig
 from wheelpit.engine.admission import Admission, Limits, Reservation
 from wheelpit.engine.arg_utils import EngineArgs
 from wheelpit.engine.arrival import Arrival, Submission, Timeouts
-from wheelpit.engine.engine_link import EngineLink
+from wheelpit.engine.engine_link import EngineLink, call_later
 from wheelpit.engine.intake import Intake
 from wheelpit.engine.launch import Launched, launch_process
 from wheelpit.engine.messages import Ready
@@ -33,6 +32,7 @@ from wheelpit.engine.request_book import RequestBook
 from wheelpit.engine.request_state import RequestOutputCollector, RequestState
 from wheelpit.engine.served_model import ServedModel
 from wheelpit.engine.stats import FrontEndStats, LoggingStatLogger, StatLogger
+from wheelpit.engine.supervisor import EngineHealth
 from wheelpit.errors import EngineDeadError, EngineGenerateError, WheelpitError
 from wheelpit.request import PromptType, RequestOutput, RequestProgress, SamplingParams
 from wheelpit.text.tokenizer import Tokenizer
@@ -55,13 +55,13 @@ class AsyncLLMEngine:
         self.tenant_keys = launched.tenant_keys
         self.log_stats = launched.log_stats
         self.log_requests = launched.log_requests
-        clock, process = time.monotonic, launched.process
+        clock = time.monotonic
         watchers = [LoggingStatLogger(clock)] if launched.log_stats else []
         admission = Admission(launched.limits, launched.config.scheduler)
-        self._book = RequestBook(
-            process.channel.send, admission, clock, [*stat_loggers, *watchers], _call_later
+        self._book = RequestBook(admission, clock, [*stat_loggers, *watchers], call_later)
+        self._link = EngineLink(
+            launched.process, launched.launch_another, self._book, launched.restarts
         )
-        self._link = EngineLink(process, self._book)
         self._intake = Intake(launched, admission, self._link, self._book.report, clock)
 
     # --- starting and stopping
@@ -355,8 +355,19 @@ class AsyncLLMEngine:
         return self._link.dead_error
 
     async def check_health(self) -> None:
-        """Raise EngineDeadError if the engine process is gone."""
+        """Raise EngineDeadError if there will be no engine any more, or it hangs just now."""
         self._link.check()
+        health = self._link.health()
+        if health.is_stalled:
+            raise EngineDeadError(f"no step was finished for {health.heartbeat_age_s:.1f} s")
+
+    def health(self) -> EngineHealth:
+        """How the engine process does; costs nothing, never raises."""
+        return self._link.health()
+
+    def restart_engine(self, reason: str = "asked to") -> None:
+        """Replace the engine process; to the requests it is a pause."""
+        self._link.restart(reason)
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -392,8 +403,8 @@ class AsyncLLMEngine:
         return ready
 
     @property
-    def engine_pid(self) -> int:
-        """The engine process's id, for operators and fault tests."""
+    def engine_pid(self) -> int | None:
+        """The engine process's id, for operators and fault tests; None between two engines."""
         return self._link.pid
 
     def stats(self) -> FrontEndStats:
@@ -446,10 +457,6 @@ class AsyncLLMEngine:
             if reservation is not None:
                 self.release(reservation, error)
             raise
-
-
-def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-    return asyncio.get_running_loop().call_later(delay_s, callback)
 
 
 AsyncLLM = AsyncLLMEngine

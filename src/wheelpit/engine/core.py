@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from wheelpit.config import EngineConfig
-from wheelpit.engine.messages import AddRequest, EngineStats, StepOutput, TokenOutput
+from wheelpit.engine.messages import AddRequest, EngineStats, StepBegins, StepOutput, TokenOutput
 from wheelpit.errors import ValidationError
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch
 from wheelpit.scheduling.outputs import SequenceOutput
@@ -56,9 +56,9 @@ class EngineCore:
         config: EngineConfig,
         runner: Runner,
         clock: Callable[[], float],
-        announce: Callable[[int], None] = lambda num_tokens: None,
+        announce: Callable[[StepBegins], None] = lambda message: None,
     ) -> None:
-        """announce: told the number of tokens before a step of many tokens."""
+        """announce: told before a step that starts sequences or computes many tokens."""
         self._announce = announce
         self.config = config
         self.runner = runner
@@ -117,12 +117,13 @@ class EngineCore:
 
     def step(self) -> StepOutput:
         """Advance every scheduled sequence and say what came of it."""
-        started = self._clock()
+        now = self._clock()
         outputs, self._pending = self._pending, []
-        batch = self._scheduler.schedule(started)
+        batch = self._scheduler.schedule(now)
+        started = [sequence.request_id for sequence in batch.started]
         if batch.sequences:
-            if batch.num_tokens >= ANNOUNCED_TOKENS:
-                self._announce(batch.num_tokens)
+            if batch.started or batch.num_tokens >= ANNOUNCED_TOKENS:
+                self._announce(StepBegins(batch.num_tokens, started))
             before_run = self._clock()
             sampled = self._run(batch)
             self._run_s += self._clock() - before_run
@@ -131,12 +132,12 @@ class EngineCore:
                     outputs.append(self._describe(output))
             self._num_steps += 1
         self._num_scheduled_tokens = batch.num_tokens
-        self._step_s += self._clock() - started
+        self._step_s += self._clock() - now
         return StepOutput(
             outputs,
             self.stats(),
-            [sequence.request_id for sequence in batch.started],
-            self._queue(started),
+            started,
+            self._queue(now),
         )
 
     def _queue(self, now: float) -> list[str] | None:

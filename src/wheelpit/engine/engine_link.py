@@ -1,8 +1,8 @@
-"""EngineLink: the front end's tie to its engine process, from the first message to its death.
+"""EngineLink: the supervisor's engines as processes, and its timers as an event loop's.
 
-It waits for the engine to be ready, serves the socket from an event loop, carries control calls,
-and when the process is gone, ends every request in the book and says why to whoever asks.
-`AsyncLLMEngine` owns one; the loop holds the link, not the engine, so that `del engine` ends both.
+It waits for the first engine to be ready, serves the sockets from an event loop, carries control
+calls, and says why the engine is gone for good to whoever asks. `AsyncLLMEngine` owns one; the loop
+holds the link, not the engine, so that `del engine` ends both.
 """
 
 from __future__ import annotations
@@ -10,137 +10,201 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
-from wheelpit.engine.messages import Call, CallResult, Ready, SetTenants, StepOutput
+from wheelpit.engine.messages import (
+    Abort,
+    AddRequest,
+    Call,
+    CallResult,
+    FromEngine,
+    Ready,
+    SetTenants,
+)
 from wheelpit.engine.process import EngineProcess
 from wheelpit.engine.request_book import RequestBook
+from wheelpit.engine.restart_settings import RestartSettings
+from wheelpit.engine.supervisor import EngineHealth, Supervisor
 from wheelpit.errors import EngineDeadError, EngineGenerateError
 
 log = logging.getLogger(__name__)
 
 
 class EngineLink:
-    """One engine process and the requests that depend on it.
+    """One front end's engine processes and the requests that depend on them.
 
     Written by the event loop's thread only, except before the first `attach`.
     """
 
-    def __init__(self, process: EngineProcess, book: RequestBook) -> None:
-        """Take over a process that was told to start."""
-        self._process = process
+    def __init__(
+        self,
+        process: EngineProcess,
+        launch: Callable[[], EngineProcess],
+        book: RequestBook,
+        settings: RestartSettings,
+    ) -> None:
+        """Take over a process that was told to start. launch: starts another like it."""
+        self._first = process
         self._book = book
         self._ready: Ready | None = None
-        self._calls: dict[int, asyncio.Future[CallResult]] = {}
+        self._started_s = time.monotonic()
+        self._loading_s = 0.0
         self._call_ids = itertools.count()
-        self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engine: _ProcessEngine | None = None
         self._death: EngineDeadError | None = None
+        self._launch = launch
+        self._supervisor = Supervisor(
+            book, self._launch_engine, time.monotonic, call_later, settings, self._on_dead
+        )
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def pid(self) -> int | None:
+        """The present engine process's; None between two."""
+        if self._loop is None:
+            return self._first.pid
+        engine = self._supervisor.engine
+        return engine.process.pid if isinstance(engine, _ProcessEngine) else None
 
     @property
     def ready(self) -> Ready | None:
-        """What the engine resolved at its start; None before that."""
+        """What the first engine resolved at its start; None before that."""
         return self._ready
 
     @property
     def is_dead(self) -> bool:
-        return self._is_closed or self._death is not None or not self._process.is_alive
+        """True when there will be no engine any more."""
+        return self._death is not None
 
     @property
     def dead_error(self) -> EngineDeadError:
         """A fresh exception that says why the engine is gone."""
         error = EngineDeadError()
         error.__cause__ = self._death
-        if self._death is None and not self._process.is_alive:
-            error.__cause__ = EngineDeadError(f"the engine process {self._process.describe_end()}")
         return error
 
+    def health(self) -> EngineHealth:
+        return self._supervisor.health()
+
     def check(self) -> None:
-        """Raise EngineDeadError if the engine process is gone."""
+        """Raise EngineDeadError if there will be no engine any more."""
         if self.is_dead:
             raise self.dead_error
 
-    def send(self, message: SetTenants) -> None:
-        """Pass a message on that has no answer."""
-        self._process.channel.send(message)
+    def set_tenants(self, message: SetTenants) -> None:
+        """Tell the engine, and every later one."""
+        self._supervisor.set_tenants(message)
 
     def wait_until_ready(self, on_phase: Callable[[str, float], None]) -> Ready:
         """Block until the model is loaded. See `EngineProcess.wait_until_ready`."""
         if self._ready is None:
             try:
-                self._ready = self._process.wait_until_ready(on_phase)
+                self._ready = self._first.wait_until_ready(on_phase)
             except BaseException:
-                self._is_closed = True
-                self._process.stop()
+                self._death = EngineDeadError("the engine did not start")
+                self._first.stop()
                 raise
+            self._loading_s = time.monotonic() - self._started_s
         return self._ready
 
-    def attach(self) -> bool:
-        """Serve the socket from the running loop; True if it was not served from it before.
+    def attach(self) -> None:
+        """Serve the engine from the running loop.
 
         Raises RuntimeError while another loop does: an engine belongs to one loop at a time.
         """
         if self._ready is None:
             raise RuntimeError("the engine is not ready: call wait_until_ready() first")
         loop = asyncio.get_running_loop()
-        channel = self._process.channel
-        if channel.loop is loop:
-            return False
-        if channel.loop is not None and not channel.loop.is_closed():
+        if self._loop is loop:
+            return
+        if self._loop is not None and not self._loop.is_closed():
             raise RuntimeError(
                 "this engine is in use by another event loop; an engine belongs to the loop of "
                 "its first request: send requests from there (asyncio.run_coroutine_threadsafe) "
                 "or build one engine per loop"
             )
+        is_first, self._loop = self._loop is None, loop
+        if is_first:
+            self._supervisor.adopt(_ProcessEngine(self._first), self._loading_s)
+            return
         # Requests of a loop that was closed can have no consumer any more.
         self._book.discard(self._book.requests)
-        channel.detach()
-        channel.attach(loop, self._on_message, self._on_close)
-        return True
+        engine = self._supervisor.engine
+        if isinstance(engine, _ProcessEngine):
+            engine.move_to(loop)
+        self._supervisor.resume_timers()
 
     async def call(self, method: str) -> Any:
         """Run one of the engine's control methods and return its answer."""
         self.check()
         self.attach()
-        call_id = next(self._call_ids)
         future: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
-        self._calls[call_id] = future
-        self._process.channel.send(Call(call_id, method))
+
+        def resolve(result: CallResult) -> None:
+            if not future.done() and not future.get_loop().is_closed():
+                future.set_result(result)
+
+        self._supervisor.call(Call(next(self._call_ids), method), resolve)
         result = await future
+        self.check()
         if result.error is not None:
             raise EngineGenerateError(result.error)
         return result.value
 
+    def restart(self, reason: str) -> None:
+        """Replace the engine process; the requests go on."""
+        self.check()
+        self.attach()
+        self._supervisor.restart(reason)
+
     def close(self) -> None:
-        """End every request and the process. Idempotent; blocks at most about two seconds."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._end_everything(EngineDeadError("the engine was shut down"))
-        self._process.stop()
+        """End every request and the process. Idempotent; blocks for moments."""
+        if self._death is None:
+            self._supervisor.close(EngineDeadError("the engine was shut down"))
+        self._first.kill()
 
-    def _on_message(self, message: StepOutput | CallResult) -> None:
-        if isinstance(message, StepOutput):
-            self._book.on_step(message)
-        elif isinstance(message, CallResult):
-            future = self._calls.pop(message.call_id, None)
-            if future is not None and not future.done():
-                future.set_result(message)
+    def _launch_engine(self) -> _ProcessEngine:
+        return _ProcessEngine(self._launch())
 
-    def _on_close(self) -> None:
-        """The engine process closed its socket: it is dead."""
-        reason = EngineDeadError(f"the engine process {self._process.describe_end()}")
-        log.error("%s; %d requests end with EngineDeadError", reason, len(self._book))
-        self._end_everything(reason)
-
-    def _end_everything(self, reason: EngineDeadError) -> None:
-        self._death = self._death or reason
+    def _on_dead(self, error: EngineDeadError) -> None:
+        self._death = error
         self._book.fail_all(lambda: self.dead_error)
-        calls, self._calls = self._calls, {}
-        for future in calls.values():
-            if not future.done() and not future.get_loop().is_closed():
-                future.set_exception(self.dead_error)
+
+
+class _ProcessEngine:
+    """An engine process as the supervisor sees it."""
+
+    def __init__(self, process: EngineProcess) -> None:
+        self.process = process
+        self._on_message: Callable[[FromEngine], None] = lambda message: None
+        self._on_end: Callable[[str, bool], None] = lambda reason, was_killed: None
+
+    def send(self, message: AddRequest | Abort | SetTenants | Call) -> None:
+        self.process.channel.send(message)
+
+    def connect(
+        self, on_message: Callable[[FromEngine], None], on_end: Callable[[str, bool], None]
+    ) -> None:
+        self._on_message, self._on_end = on_message, on_end
+        self.move_to(asyncio.get_running_loop())
+
+    def move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be served by this loop from now on."""
+        channel = self.process.channel
+        channel.detach()
+        channel.attach(loop, self._on_message, self._close)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def _close(self) -> None:
+        """The process closed its socket: it is dead, or as good as dead."""
+        reason, was_killed = self.process.describe_end()
+        self._on_end(reason, was_killed)
+
+
+def call_later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    """Have the running loop call something after a while."""
+    return asyncio.get_running_loop().call_later(seconds, callback)

@@ -184,7 +184,7 @@ class Intake:
         """Tell the engine process the weights and seats of tenants."""
         limits = self._admission.limits
         shares = {name: tenant.share for name, tenant in limits.tenants.items()}
-        self._link.send(SetTenants(shares, limits.default_tenant.share))
+        self._link.set_tenants(SetTenants(shares, limits.default_tenant.share))
 
     def _warn_of_priority(self, priority: int) -> None:
         policy = self._config.scheduler.policy

@@ -9,6 +9,7 @@ from wheelpit.config import EngineConfig
 from wheelpit.engine.arg_utils import AsyncEngineArgs, EngineArgs
 from wheelpit.engine.limits import Limits
 from wheelpit.engine.process import EngineProcess
+from wheelpit.engine.restart_settings import RestartSettings
 from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
 
 
@@ -20,12 +21,20 @@ class Launched:
     """
 
     process: EngineProcess
+    worker: tuple[str, ...]
+    restarts: RestartSettings
     config: EngineConfig
     model: ServedModel
     limits: Limits
     tenant_keys: Mapping[str, str]
     log_stats: bool
     log_requests: bool
+
+    def launch_another(self) -> EngineProcess:
+        """Start a process like the first one."""
+        process = EngineProcess(self.worker)
+        process.start(self.config)
+        return process
 
 
 def launch_process(engine_args: EngineArgs, worker: Sequence[str]) -> Launched:
@@ -47,6 +56,8 @@ def launch_process(engine_args: EngineArgs, worker: Sequence[str]) -> Launched:
         raise
     return Launched(
         process=process,
+        worker=tuple(worker),
+        restarts=online.create_restart_settings(),
         config=config,
         model=model,
         limits=limits,

@@ -142,9 +142,13 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepBegins(msgspec.Struct, frozen=True, tag=True):
-    """A step has begun that may take a while because of the many tokens it computes."""
+    """A step has begun that schedules sequences for the first time, or may take a while.
+
+    started: those sequences. If the engine dies in this step, they were in it.
+    """
 
     num_tokens: int
+    started: list[str] = []
 
 
 class StepOutput(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):

@@ -7,8 +7,10 @@ socket's stream.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -87,12 +89,22 @@ class EngineProcess:
                 case _:
                     raise AssertionError(f"unexpected message {message!r} before Ready")
 
-    def describe_end(self) -> str:
-        """Say how the process ended; call after its socket closed."""
+    def describe_end(self) -> tuple[str, bool]:
+        """Say how the process ended, and whether it was killed; call after its socket closed."""
         try:
-            return describe_exit(self._popen.wait(timeout=1.0))
+            status = self._popen.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
-            return "closed its socket but still runs"
+            return "closed its socket but still runs", False
+        return describe_exit(status), -status in (signal.SIGKILL, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process at once. Idempotent."""
+        self.channel.close()
+        if self._popen.poll() is None:
+            self._popen.kill()
+            # It may take a moment to give back its memory; Popen reaps it later, then.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(timeout=0.2)
 
     def stop(self) -> None:
         """End the process: politely, then by force. Idempotent; blocks up to STOP_TIMEOUT_S."""

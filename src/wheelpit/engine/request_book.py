@@ -5,7 +5,9 @@ way to send to the engine process, `LLM` one that calls the core. A request is i
 `add` until it ends, once: by its last token, an abort, a deadline, a fault, or the engine's death.
 Whichever it is, `_close` gives back its place and tells the watchers.
 
-While the book is on hold (`hold`), what is added stays here instead of going to the engine.
+While the book is on hold (`hold`), what is added stays here instead of going to the engine. While
+there is no engine (`close_engine`), nothing goes anywhere; whoever was sent to the last one is sent
+to the next, as its prompt and the tokens so far.
 
 The engine process ends what has missed a deadline before its next step. If that step is long, or
 hangs, the book does it, `OVERDUE_S` later: nobody waits for a step to hear that time is over.
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 OVERDUE_S = 0.25
 """How long after a deadline the front end waits for the engine to end the request."""
 
+Send = Callable[[AddRequest | Abort], None]
+
 SetTimer = Callable[[float, Callable[[], None]], Timer]
 """(seconds, what to call then). Like `loop.call_later`."""
 
@@ -40,23 +44,22 @@ class RequestBook:
 
     def __init__(
         self,
-        send: Callable[[AddRequest | Abort], None],
         admission: Admission,
         clock: Callable[[], float],
         stat_loggers: Sequence[StatLogger] = (),
         set_timer: SetTimer | None = None,
     ) -> None:
-        """send: passes a message to the engine; must not block.
-
-        admission: who gave the requests their reservations; hears of each step.
+        """admission: who gave the requests their reservations; hears of each step.
         set_timer: for deadlines; without one, they are the engine's alone.
         """
-        self._send = send
+        self._send: Send = _drop
         self._admission = admission
         self._clock = clock
         self._stat_loggers = list(stat_loggers)
         self._set_timer = set_timer
         self._is_on_hold = False
+        self._is_open = False
+        self._only: RequestState | None = None
         self._requests: dict[RequestState, None] = {}
         self._by_id: dict[str, dict[RequestState, None]] = {}
         self._sequences: dict[str, tuple[RequestState, CompletionState]] = {}
@@ -125,22 +128,60 @@ class RequestBook:
             self.abort(state)
             return
         self._check_deadlines(state)
-        if state in self._requests and not self._is_on_hold:
+        if state in self._requests and self._may_send(state):
             self._dispatch(state)
 
     def hold(self) -> list[RequestState]:
         """Keep what is added from now on; returns those that the engine has already."""
         self._is_on_hold = True
-        return [state for state in self._requests if state.sent_s is not None]
+        return [state for state in self._requests if state.was_sent]
 
     def resume(self) -> None:
         """Send what was kept, in the order in which it came."""
         self._is_on_hold = False
-        for state in self.requests:
-            if state.sent_s is None:
-                self._check_deadlines(state)
-                if state in self._requests:
-                    self._dispatch(state)
+        self._send_kept()
+
+    # --- engines come and go
+
+    @property
+    def has_sent(self) -> bool:
+        """Does the engine have anything to work on?"""
+        return any(state.sent_s is not None for state in self._requests)
+
+    def has_ended(self, state: RequestState) -> bool:
+        return state not in self._requests
+
+    def open_engine(self, send: Send, only: RequestState | None = None) -> None:
+        """There is an engine: send it everything, or for now this request alone.
+
+        send: passes a message to it; must not block.
+        """
+        self._send = send
+        self._is_open = True
+        self._only = only
+        self._send_kept()
+
+    def close_engine(self) -> list[RequestState]:
+        """The engine is gone: keep everything for the next; returns those that were running."""
+        self._send = _drop
+        self._is_open = False
+        self._only = None
+        self._places.set_order(())
+        running = []
+        for state in self._requests:
+            if state.sent_s is not None and state.recall():
+                running.append(state)
+        self._clear_gauges()
+        return running
+
+    def fail(self, state: RequestState, message: str) -> None:
+        """End a request with "error" and all tokens so far."""
+        self._forget(state, tell_engine=True)
+        for completion in state.completions:
+            if completion.finish_reason is None:
+                completion.error = message
+        state.finish("error")
+        self._close(state)
 
     def abort(self, state: RequestState) -> None:
         """End a request with "abort", keeping its tokens. Nothing happens if it has ended."""
@@ -170,10 +211,7 @@ class RequestBook:
             self._forget(state, tell_engine=False)
             state.fail(make_error())
             self._close(state)
-        # Its process holds nothing any more, and will not say so.
-        self._engine_stats = msgspec.structs.replace(
-            self._engine_stats, num_running=0, num_waiting=0, kv_cache_usage=0.0
-        )
+        self._clear_gauges()
 
     def discard(self, states: Iterable[RequestState]) -> None:
         """Drop requests whose event loop was closed: nobody can wait for them any more."""
@@ -186,6 +224,13 @@ class RequestBook:
             self._close(state)
 
     # --- news
+
+    def on_step_begins(self, sequence_ids: list[str]) -> None:
+        """The engine runs these now, for the first time."""
+        for sequence_id in sequence_ids:
+            known = self._sequences.get(sequence_id)
+            if known is not None:
+                known[1].is_running = True
 
     def on_step(self, step: StepOutput) -> None:
         """Hand out one step's tokens; one request's failure here is that request's alone."""
@@ -227,10 +272,27 @@ class RequestBook:
 
     # --- inside
 
+    def _clear_gauges(self) -> None:
+        """The engine process holds nothing any more, and will not say so."""
+        self._engine_stats = msgspec.structs.replace(
+            self._engine_stats, num_running=0, num_waiting=0, kv_cache_usage=0.0
+        )
+
+    def _may_send(self, state: RequestState) -> bool:
+        is_held = self._is_on_hold and not state.was_sent
+        return self._is_open and not is_held and self._only in (None, state)
+
+    def _send_kept(self) -> None:
+        for state in self.requests:
+            if state.sent_s is not None:
+                continue
+            self._check_deadlines(state)
+            if state in self._requests and self._may_send(state):
+                self._dispatch(state)
+
     def _dispatch(self, state: RequestState) -> None:
-        state.sent_s = self._clock()
         try:
-            for message in state.messages:
+            for message in state.send(self._clock()):
                 self._send(message)
         except Exception as error:
             # What the socket's encoder does not know (in `extra_args`, say).
@@ -341,6 +403,10 @@ class RequestBook:
             except Exception:
                 log.exception("stat logger %r failed and is removed", logger)
                 self._stat_loggers.remove(logger)
+
+
+def _drop(message: AddRequest | Abort) -> None:
+    """There is no engine to tell."""
 
 
 def _wrap(state: RequestState, error: Exception) -> EngineGenerateError:

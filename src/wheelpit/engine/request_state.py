@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from wheelpit.engine.admission import Reservation
 from wheelpit.engine.messages import AddRequest, TokenOutput
 from wheelpit.engine.stats import FinishedRequest
@@ -54,6 +56,8 @@ class CompletionState:
         self.error: str | None = None
         self.last_token_s: float | None = None
         self.was_scheduled = False
+        self.is_running = False
+        """Scheduled by the engine process that has it now."""
         self._output_text = OutputText(tokenizer, params, message.prompt_token_ids)
         self._tokenizer = tokenizer if params.detokenize else None
         self._text = ""
@@ -161,7 +165,12 @@ class RequestState:
         self.exception: BaseException | None = None
         self.num_cached_tokens: int | None = None
         self.sent_s: float | None = None
-        """When it went to the engine process; None while a pause holds it."""
+        """When it went to the present engine process; None while it is kept in the book."""
+        self.was_sent = False
+        """Whether it went to any."""
+        self.num_strikes = 0
+        """Crashes in a row at which it was running, without a token in between."""
+        self._num_tokens_sent = 0
         self.timer: Timer | None = None
         """Rings at its next deadline."""
         self.metrics = RequestMetrics(arrival_time=time.time(), queued_ts=reservation.arrival_s)
@@ -176,6 +185,34 @@ class RequestState:
     @property
     def is_finished(self) -> bool:
         return self._num_unfinished == 0 or self.exception is not None
+
+    @property
+    def has_progressed(self) -> bool:
+        """Has it a token of the present engine, or from the last one that had it?"""
+        return self.metrics.num_generation_tokens > self._num_tokens_sent
+
+    def send(self, now: float) -> list[AddRequest]:
+        """What the engine needs to run it, from where it is; it counts as sent."""
+        self.sent_s = now
+        self.was_sent = True
+        self._num_tokens_sent = self.metrics.num_generation_tokens
+        return [
+            _continued(message, completion)
+            for message, completion in zip(self.messages, self.completions, strict=True)
+            if completion.finish_reason is None
+        ]
+
+    def recall(self) -> bool:
+        """The engine is gone: it counts as not sent. True if it was running there."""
+        was_running = any(each.is_running and not each.finish_reason for each in self.completions)
+        if was_running:
+            self.num_strikes = 1 if self.has_progressed else self.num_strikes + 1
+        else:
+            self.num_strikes = 0
+        self.sent_s = None
+        for completion in self.completions:
+            completion.is_running = False
+        return was_running
 
     def apply(self, completion: CompletionState, output: TokenOutput, now: float) -> bool:
         """Add one step's outcome for one completion; True if the engine must abort it."""
@@ -306,6 +343,17 @@ class RequestState:
         self._news.set()
         if self.is_finished:
             self._end.set()
+
+
+def _continued(message: AddRequest, completion: CompletionState) -> AddRequest:
+    """The message that lets another engine go on where the last one was."""
+    if not completion.was_scheduled:
+        return message
+    # It has waited its turn once.
+    deadlines = msgspec.structs.replace(message.deadlines, queue_s=None)
+    return msgspec.structs.replace(
+        message, output_token_ids=completion.token_ids.copy(), deadlines=deadlines
+    )
 
 
 class RequestOutputCollector:

@@ -32,7 +32,6 @@ from wheelpit.engine.messages import (
     Shutdown,
     Start,
     StartFailed,
-    StepBegins,
     StepOutput,
     ToEngine,
 )
@@ -126,7 +125,7 @@ def _start(channel: BlockingChannel, load_runner: LoadRunner) -> EngineCore | No
             config,
             runner,
             time.monotonic,
-            announce=lambda num_tokens: channel.send(StepBegins(num_tokens)),
+            announce=channel.send,
         )
     except Exception as error:
         if not isinstance(error, WheelpitError):
