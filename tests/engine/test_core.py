@@ -7,7 +7,7 @@ import msgspec
 from tests.fakes import FakeRunner, ManualClock
 from wheelpit.config import CacheConfig, EngineConfig, ModelOptions, SchedulerConfig
 from wheelpit.engine.core import EngineCore
-from wheelpit.engine.messages import AddRequest
+from wheelpit.engine.messages import AddRequest, StepBegins
 from wheelpit.request import SamplingParams
 from wheelpit.scheduling.deadlines import Deadlines
 
@@ -178,7 +178,7 @@ def test_steps_of_many_tokens_are_announced():
     core = EngineCore(config, runner, ManualClock(), announced.append)
     core.add(request("a", [5] * 1000))
     run(core)
-    assert announced == [600, 400]
+    assert announced == [StepBegins(600, ["a"]), StepBegins(400)]
 
 
 def test_a_missed_deadline_is_reported_before_the_next_step():
