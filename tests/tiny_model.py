@@ -1,7 +1,8 @@
-"""A model folder small enough for tests: a byte-level tokenizer and a config, no weights.
+"""A model folder small enough for tests: a byte-level tokenizer and a config.
 
-Token ids are bytes in GPT-2's order plus three special tokens; good for the fake worker and for
-`load_format="dummy"`.
+Token ids are bytes in GPT-2's order plus three special tokens. Without weights it is good for the
+fake worker and for `load_format="dummy"`, whose tiny numbers make a model that repeats its last
+token; `add_weights` makes one whose every token depends on all before it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 EOS = "<|im_end|>"
@@ -60,4 +63,37 @@ def make_model_folder(folder: Path, **config: Any) -> Path:
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"eos_token": EOS, "pad_token": "<|pad|>", "chat_template": CHAT_TEMPLATE})
     )
+    return folder
+
+
+def add_weights(folder: Path, seed: int = 0) -> Path:
+    """Write random weights, large enough that attention decides. The folder's head is untied."""
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), "tie_word_embeddings": False}
+    path.write_text(json.dumps(config))
+    hidden, middle, vocab = (
+        config[name] for name in ("hidden_size", "intermediate_size", "vocab_size")
+    )
+    queries = config["num_attention_heads"] * config["head_dim"]
+    keys = config["num_key_value_heads"] * config["head_dim"]
+    shapes = {"model.embed_tokens": (vocab, hidden), "lm_head": (vocab, hidden)}
+    norms = ["model.norm"]
+    for index in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{index}"
+        norms += [f"{layer}.input_layernorm", f"{layer}.post_attention_layernorm"]
+        shapes |= {
+            f"{layer}.self_attn.q_proj": (queries, hidden),
+            f"{layer}.self_attn.k_proj": (keys, hidden),
+            f"{layer}.self_attn.v_proj": (keys, hidden),
+            f"{layer}.self_attn.o_proj": (hidden, queries),
+            f"{layer}.mlp.gate_proj": (middle, hidden),
+            f"{layer}.mlp.up_proj": (middle, hidden),
+            f"{layer}.mlp.down_proj": (hidden, middle),
+        }
+    rng = np.random.default_rng(seed)
+    tensors = {f"{name}.weight": np.ones(hidden, np.float32) for name in norms}
+    for name, shape in shapes.items():
+        std = 1.0 if name == "model.embed_tokens" else 2.0 / shape[1] ** 0.5
+        tensors[f"{name}.weight"] = rng.normal(0.0, std, shape).astype(np.float32)
+    save_file(tensors, folder / "model.safetensors")
     return folder
