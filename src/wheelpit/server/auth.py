@@ -70,6 +70,11 @@ class Keyring:
     def __len__(self) -> int:
         return len(self._owners)
 
+    @staticmethod
+    def digest(key: str) -> str:
+        """A key as `tenant_keys` has it."""
+        return _hash(key.encode()).hex()
+
     def owner_of(self, header: bytes) -> Principal | None:
         """Whose key an Authorization header carries; None if it is none of ours."""
         scheme, _, key = header.partition(b" ")

@@ -78,9 +78,9 @@ class EventSender:
 
     def _set_timer(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._interval_s, self._look)
+        self._timer = loop.call_later(self._interval_s, self.look)
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Comment, if it was quiet: unless the client is behind, who has enough to read."""
         self._set_timer()
         is_behind = self._is_sending or not (self._commenting is None or self._commenting.done())
