@@ -8,6 +8,9 @@ STEP_GAIN = 0.1
 ANSWER_GAIN = 0.05
 """Share of the newest observation in the running means."""
 
+FASTER_GAIN, SLOWER_GAIN = 0.3, 0.05
+"""Likewise for what steps cost on a quiet machine: others' work only ever makes them slower."""
+
 MIN_PREFILL_TOKENS = 16
 """A step's share for prefills, however dear they are: less would hardly be cheaper."""
 
@@ -15,8 +18,8 @@ MIN_PREFILL_TOKENS = 16
 class Forecast:
     """Running means, unknown before the first step. Written only by Scheduler.
 
-    A step is taken to cost what decoding its sequences alone costs, plus so much for each prompt
-    token. The first is kept for 1, 2-3, 4-7, ... sequences apart.
+    A step is taken to cost what decoding its sequences alone costs, kept for 1, 2-3, 4-7, ... of
+    them apart, plus so much for each prompt token, plus so much for doing both.
     """
 
     def __init__(self, max_chunk_tokens: int) -> None:
@@ -24,6 +27,7 @@ class Forecast:
         self._step_s: float | None = None
         self._decode_s: dict[int, float] = {}
         self._prefill_token_s: float | None = None
+        self._mixing_s: float | None = None
         self._used_share = 1.0
 
     @property
@@ -36,12 +40,14 @@ class Forecast:
         self._step_s = _mean(self._step_s, seconds, STEP_GAIN)
         size = num_decodes.bit_length()
         if num_prefill_tokens == 0:
-            self._decode_s[size] = _mean(self._decode_s.get(size), seconds, STEP_GAIN)
-        elif num_prefill_tokens >= MIN_PREFILL_TOKENS // 2:
-            alone_s = self._decoding_s(num_decodes) if num_decodes else 0.0
-            if alone_s is not None:
-                each_s = max(0.0, seconds - alone_s) / num_prefill_tokens
-                self._prefill_token_s = _mean(self._prefill_token_s, each_s, STEP_GAIN)
+            self._decode_s[size] = _low_mean(self._decode_s.get(size), seconds)
+        elif num_decodes == 0 and num_prefill_tokens >= MIN_PREFILL_TOKENS:
+            each_s = seconds / num_prefill_tokens
+            self._prefill_token_s = _low_mean(self._prefill_token_s, each_s)
+        elif num_decodes and self._prefill_token_s is not None:
+            alone_s = self._decoding_s(num_decodes) or 0.0
+            rest_s = seconds - alone_s - num_prefill_tokens * self._prefill_token_s
+            self._mixing_s = _low_mean(self._mixing_s, max(0.0, rest_s))
 
     def on_answer(self, sequence: Sequence) -> None:
         """A sequence has ended by itself, not by an abort."""
@@ -55,7 +61,8 @@ class Forecast:
         alone_s = self._decoding_s(num_decodes)
         if alone_s is None or not self._prefill_token_s:
             return None
-        return max(MIN_PREFILL_TOKENS, int((max_slowdown - 1.0) * alone_s / self._prefill_token_s))
+        room_s = (max_slowdown - 1.0) * alone_s - (self._mixing_s or 0.0)
+        return max(MIN_PREFILL_TOKENS, int(room_s / self._prefill_token_s))
 
     def output_tokens(self, sequence: Sequence) -> int:
         """How long the answer will be in all: `max_tokens`, times the share of it that recent
@@ -82,3 +89,9 @@ class Forecast:
 
 def _mean(known: float | None, newest: float, gain: float) -> float:
     return newest if known is None else known + gain * (newest - known)
+
+
+def _low_mean(known: float | None, newest: float) -> float:
+    if known is None:
+        return newest
+    return _mean(known, newest, FASTER_GAIN if newest < known else SLOWER_GAIN)

@@ -75,6 +75,9 @@ from wheelpit.scheduling.stopping import FinishReason, find_stop
 from wheelpit.scheduling.tenants import Tenants, TenantShare
 from wheelpit.scheduling.waiting_queue import WaitingQueue
 
+SHORT_PROMPT_TOKENS = 256
+"""A prompt that has no more to compute is short; so many tokens of such ones start in a step."""
+
 
 class Scheduler:
     """All sequences of an engine and the blocks they own. The only writer of both."""
@@ -114,6 +117,7 @@ class Scheduler:
         self._max_tokens_now = config.max_num_batched_tokens
         self._max_seqs_now = config.max_num_seqs
         self._prefill_left = 0
+        self._short_prefill_left = 0
         self._unlimited: Sequence | None = None
         self._is_prefilling = False
         """Has the last step left a prefill unfinished?"""
@@ -255,6 +259,7 @@ class Scheduler:
         if head is not None:
             self._displace(head)
         self._unlimited = None
+        self._short_prefill_left = SHORT_PROMPT_TOKENS
         self._prefill_left = self._prefill_budget(head)
         num_preemptions = self._num_preemptions
         budget, num_promised = self._schedule_running(scheduled, head)
@@ -268,7 +273,8 @@ class Scheduler:
 
         As many as the budget has, unless sequences are decoding that would feel the longer step:
         then what the forecast says to be short enough. The limit does not hold for a first prefill
-        that could take the seats of all who decode.
+        that could take the seats of all who decode, nor, else, for the first short prompts of a
+        step: in pieces they would cost everybody more than they do at once.
         """
         unlimited = self._config.max_num_batched_tokens
         if not (self._config.max_decode_slowdown and self._config.enable_chunked_prefill):
@@ -285,13 +291,16 @@ class Scheduler:
         first = min(prefilling, key=_rank_of)
         if all(self._policy.displaces(first, sequence) for sequence in decoding):
             self._unlimited = first
+            self._short_prefill_left = 0
         limit = self._forecast.prefill_tokens(len(decoding), self._config.max_decode_slowdown)
         return unlimited if limit is None else min(unlimited, limit)
 
-    def _prefill_limit(self, sequence: Sequence) -> int:
+    def _prefill_limit(self, sequence: Sequence, num_cached_tokens: int) -> int:
         """How many tokens of its gap the sequence may close in this step, at most."""
         if sequence is self._unlimited:
             return self._config.max_num_batched_tokens
+        if sequence.num_tokens - num_cached_tokens <= SHORT_PROMPT_TOKENS:
+            return max(self._prefill_left, self._short_prefill_left)
         return self._prefill_left
 
     def _rerank_running(self, now: float) -> None:
@@ -354,10 +363,12 @@ class Scheduler:
             num_tokens = gap = len(sequence.token_ids) - start
             if gap > 1:
                 num_tokens = min(gap, self._max_chunk, budget - (len(running) - index))
-                num_tokens = min(num_tokens, self._prefill_limit(sequence))
+                limit = self._prefill_limit(sequence, sequence.num_cached_tokens or 0)
+                num_tokens = min(num_tokens, limit)
                 if num_tokens < 1 or (head is not None and self._goes_before(head, sequence)):
                     num_tokens = 1
                 self._prefill_left -= num_tokens
+                self._short_prefill_left -= num_tokens
             end = start + num_tokens
             if end > len(sequence.block_ids) * block_size and not self._grow(sequence, end):
                 break  # it was the last one, and has preempted itself
@@ -398,12 +409,15 @@ class Scheduler:
         num_seats = self._max_seqs_now - len(self._running)
         while num_seats > 0 and budget > 0:
             sequence = self._waiting.head(now)
-            if sequence is None or self._prefill_limit(sequence) < 1:
+            if sequence is None:
                 break
             cached = self._find_prefix(sequence)
             start = len(cached) * self._block_size
+            limit = self._prefill_limit(sequence, start)
+            if limit < 1:
+                break
             gap = sequence.num_tokens - start
-            num_tokens = min(gap, self._max_chunk, budget, self._prefill_limit(sequence))
+            num_tokens = min(gap, self._max_chunk, budget, limit)
             if num_tokens < gap and not self._config.enable_chunked_prefill:
                 break
             num_new = -(-sequence.num_tokens // self._block_size) - len(cached)
@@ -418,6 +432,7 @@ class Scheduler:
             num_seats -= 1
             budget -= num_tokens
             self._prefill_left -= num_tokens
+            self._short_prefill_left -= num_tokens
             scheduled.append(ScheduledSequence(sequence, start, num_tokens, num_tokens == gap))
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
