@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import os
 import socket
 from typing import Any
 
 import pytest
 
-from tests.server.conftest import RunningServer
+from tests.server.conftest import MakeGated, RunningServer
+from tests.server.raw_client import FIRST_TOKEN, RawClient, complete
+from tests.server.raw_client import stream as stream_tokens
 from tests.server.watcher import Watcher
+from wheelpit.server.options import ServerOptions
 
 MAX_TOKENS = 200
 
@@ -24,25 +28,9 @@ def watched(slow_server: RunningServer) -> tuple[RunningServer, Watcher]:
     return slow_server, watcher
 
 
-def send(running: RunningServer, path: str, **fields: Any) -> socket.socket:
-    """Send a request and return its connection, the answer unread."""
-    host, port = running.url.removeprefix("http://").split(":")
-    body = json.dumps({"max_tokens": MAX_TOKENS, "ignore_eos": True, **fields}).encode()
-    sock = socket.create_connection((host, int(port)), timeout=60)
-    sock.sendall(
-        f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n\r\n".encode()
-        + body
-    )
-    return sock
-
-
-def read_until(sock: socket.socket, part: bytes) -> None:
-    received = b""
-    while part not in received:
-        data = sock.recv(65536)
-        assert data, received
-        received += data
+def send(running: RunningServer, path: str, **fields: Any) -> RawClient:
+    """Send a request of so many tokens."""
+    return RawClient(running, path, {"max_tokens": MAX_TOKENS, "ignore_eos": True, **fields}, {})
 
 
 BODIES: list[tuple[str, dict[str, Any]]] = [
@@ -57,9 +45,8 @@ def test_leaving_a_running_stream_aborts_it(
     watched: tuple[RunningServer, Watcher], path: str, fields: dict[str, Any]
 ) -> None:
     running, watcher = watched
-    sock = send(running, path, stream=True, return_token_ids=True, **fields)
-    read_until(sock, b'"token_ids":[')
-    sock.close()
+    with send(running, path, stream=True, return_token_ids=True, **fields) as client:
+        client.read_until(FIRST_TOKEN)
     for _ in range(len(fields.get("prompt", "")) if isinstance(fields.get("prompt"), list) else 1):
         record = watcher.next()
         assert record.finish_reason == "abort"
@@ -74,32 +61,26 @@ def test_leaving_while_waiting_for_the_first_token_aborts(
 ) -> None:
     """Two long requests hold both seats; whoever waits behind them leaves."""
     running, watcher = watched
-    holders = [
-        send(running, "/v1/completions", prompt=f"holder {i}", stream=True, return_token_ids=True)
-        for i in range(2)
-    ]
+    holders = [stream_tokens(running, prompt=f"holder {i}") for i in range(2)]
     for holder in holders:
-        read_until(holder, b'"token_ids":[')
-    waiting = send(running, path, stream=stream, request_id="waiting", **fields)
-    while not any("waiting" in name for name in running.engine_request_ids()):
-        assert running.client.get("/health").status_code == 200
-    waiting.close()
+        holder.read_until(FIRST_TOKEN)
+    with send(running, path, stream=stream, request_id="waiting", **fields):
+        while not any("waiting" in name for name in running.engine_request_ids()):
+            pass
     record = watcher.next()
     assert "waiting" in record.request_id
     assert record.finish_reason == "abort"
     assert record.num_generation_tokens == 0
     for holder in holders:
-        holder.close()
+        holder.leave()
         assert watcher.next().finish_reason == "abort"
 
 
 def test_leaving_a_whole_answer_aborts_it(watched: tuple[RunningServer, Watcher]) -> None:
     running, watcher = watched
     before = running.engine.stats().num_generation_tokens
-    sock = send(running, "/v1/completions", prompt="hello")
-    while running.engine.stats().num_generation_tokens == before:
-        assert running.client.get("/health").status_code == 200
-    sock.close()
+    with complete(running):
+        running.wait_until(lambda: running.engine.stats().num_generation_tokens > before)
     record = watcher.next()
     assert record.finish_reason == "abort"
     assert 0 < record.num_generation_tokens < MAX_TOKENS
@@ -122,14 +103,11 @@ def test_metrics_return_to_zero_after_clients_vanish(
     running, watcher = watched
     aborted = {"name": "wheelpit:request_success_total", "finished_reason": "abort"}
     before = running.metric(running.metrics(), **aborted)
-    socks = [
-        send(running, "/v1/completions", prompt=f"p{i}", stream=True, return_token_ids=True)
-        for i in range(4)
-    ]
-    read_until(socks[0], b'"token_ids":[')
-    for sock in socks:
-        sock.close()
-    assert {watcher.next().finish_reason for _ in socks} == {"abort"}
+    clients = [stream_tokens(running, prompt=f"p{i}") for i in range(4)]
+    clients[0].read_until(FIRST_TOKEN)
+    for client in clients:
+        client.leave()
+    assert {watcher.next().finish_reason for _ in clients} == {"abort"}
     gauges = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
     while True:
         text = running.metrics()
@@ -137,3 +115,63 @@ def test_metrics_return_to_zero_after_clients_vanish(
         if not any(values):
             break
     assert running.metric(text, **aborted) == before + 4
+
+
+LEAVERS: list[dict[str, Any]] = [{"stream": True}, {"stream": False}, {"n": 2, "temperature": 1}]
+
+
+@pytest.mark.parametrize("fields", LEAVERS, ids=str)
+def test_who_leaves_frees_a_seat_within_one_step(
+    make_gated: MakeGated, fields: dict[str, Any]
+) -> None:
+    """The step in flight ends, and the next one has somebody else in that seat."""
+    gated = make_gated(max_num_seqs=1)
+    running = gated.server
+    gated.gate.step(1)
+    with complete(running, **fields) as client, stream_tokens(running) as waiting:
+        running.wait_until(lambda: running.engine.stats().num_generation_tokens == 1)
+        running.wait_until(lambda: running.engine.stats().num_requests == 2)
+        client.leave()
+        assert gated.watcher.next().finish_reason == "abort"
+        gated.gate.step(2)
+        waiting.read_until(FIRST_TOKEN)
+
+
+def test_a_hundred_clients_that_leave_mid_stream_leave_nothing_behind(
+    make_gated: MakeGated,
+) -> None:
+    """Sixty have seats and a token, forty wait and have read a comment of their place."""
+    gated = make_gated(ServerOptions(keep_alive_s=0.05), max_num_seqs=60)
+    running = gated.server
+    with stream_tokens(running, max_tokens=1) as first:
+        gated.gate.step(1)
+        first.answer()
+    assert gated.watcher.next().finish_reason == "length"
+    num_tasks = running.on_loop(lambda: len(asyncio.all_tasks()))
+    num_files = len(os.listdir("/proc/self/fd"))
+
+    seated = [stream_tokens(running, prompt=f"{number}") for number in range(60)]
+    running.wait_until(lambda: running.engine.stats().num_requests == 60)
+    # The first step may have begun with a few of them.
+    gated.gate.step(2)
+    for client in seated:
+        client.read_until(FIRST_TOKEN)
+    waiting = [stream_tokens(running, prompt=f"{number}") for number in range(40)]
+    for client in waiting:
+        client.read_until(b": queued position=")
+    clients = [*seated, *waiting]
+    for client in clients:
+        client.leave()
+    records = [gated.watcher.next() for _ in clients]
+    assert {record.finish_reason for record in records} == {"abort"}
+    assert gated.watcher.is_empty()
+    assert running.on_loop(lambda: len(running.live)) == 0
+    stats = running.on_loop(running.engine.stats)
+    assert (stats.num_requests, stats.num_queued, stats.num_queued_tokens) == (0, 0, 0)
+    running.wait_until(lambda: len(asyncio.all_tasks()) <= num_tasks)
+    running.wait_until(lambda: len(os.listdir("/proc/self/fd")) <= num_files)
+    # The step in flight ends, and the engine has nothing to do.
+    gated.gate.open()
+    running.wait_until(lambda: running.engine.stats().engine.num_running == 0)
+    running.wait_until(lambda: running.engine.stats().engine.num_waiting == 0)
+    assert running.is_serving()
