@@ -11,8 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 EOS = "<|im_end|>"
@@ -68,6 +66,10 @@ def make_model_folder(folder: Path, **config: Any) -> Path:
 
 def add_weights(folder: Path, seed: int = 0) -> Path:
     """Write random weights, large enough that attention decides. The folder's head is untied."""
+    # Only here: a front end must be testable without them.
+    import numpy as np
+    from safetensors.numpy import save_file
+
     path = folder / "config.json"
     config = {**json.loads(path.read_text()), "tie_word_embeddings": False}
     path.write_text(json.dumps(config))

@@ -197,7 +197,8 @@ def make_gated(make_server: MakeServer, model_folder: Path, tmp_path: Path) -> I
     def make(options: ServerOptions | None = None, **args: Any) -> GatedServer:
         gate = Gate(tmp_path / f"gate-{len(gates)}")
         gates.append(gate)
-        engine = launch(model_folder, gate.worker, **args)
+        # An engine that waits for its test does not hang.
+        engine = launch(model_folder, gate.worker, engine_stall_timeout=3600.0, **args)
         watcher = Watcher()
         engine.add_stat_logger(watcher)
         return GatedServer(make_server(options, engine=engine), gate, watcher)

@@ -51,7 +51,7 @@ def test_load_counts_what_is_being_generated(slow_server: RunningServer) -> None
 
 
 def test_health_tells_of_a_dead_engine_and_the_server_ends(make_server: MakeServer) -> None:
-    running = make_server()
+    running = make_server(max_restarts=0)
     assert running.is_serving()
     os.kill(running.engine.engine_pid, signal.SIGKILL)
     failed = running.complete()

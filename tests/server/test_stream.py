@@ -101,7 +101,7 @@ def test_any_text_survives_the_framing(scripted) -> None:
 
 
 def test_an_engine_that_dies_in_the_middle_is_an_error_event(make_server: MakeServer) -> None:
-    running = make_server(step_ms=20)
+    running = make_server(step_ms=20, max_restarts=0)
     body = {"prompt": "x", "stream": True, "max_tokens": 200, "return_token_ids": True}
     with running.client.stream("POST", "/v1/completions", json=body) as response:
         lines = response.iter_lines()
