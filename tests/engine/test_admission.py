@@ -162,6 +162,22 @@ def test_without_limits_nobody_is_refused():
     assert admission.num_accounts == 0
 
 
+def test_a_list_of_prompts_comes_in_as_a_whole_or_not_at_all():
+    admission = make(num_seats=2, max_num_queued_reqs=5, max_num_queued_tokens=120)
+    for _ in range(3):
+        enter(admission, num_tokens=5)
+    for places in ([("a", 1)] * 5, [("a", 6), ("b", 100)]):
+        before = counts(admission)
+        with pytest.raises(OverloadedError):
+            admission.reserve_all(places, 0.0)
+        assert counts(admission) == before
+    first, second = admission.reserve_all([("a", 30), ("b", 20)], 0.0, num_sequences=2)
+    assert counts(admission) == (7, 3 * 5 + 2 * 30 + 2 * 20, 0)
+    assert admission.num_ahead(second) - admission.num_ahead(first) == 2
+    first.release(0.0)
+    assert counts(admission) == (5, 55, 0)
+
+
 def test_limits_can_change_while_requests_wait():
     admission = make(num_seats=1, max_num_queued_reqs=1)
     entered = [enter(admission), enter(admission)]

@@ -21,6 +21,7 @@ from itertools import islice
 from wheelpit.config import SchedulerConfig
 from wheelpit.engine.limits import Limits, TenantLimits
 from wheelpit.engine.queue_order import QueueOrder
+from wheelpit.engine.reservation import Reservation
 from wheelpit.engine.tenant_account import TenantAccount
 from wheelpit.engine.turnover import Turnover
 from wheelpit.errors import OverloadedError
@@ -36,79 +37,6 @@ CHARS_PER_TOKEN = 4
 
 CROWDED = 0.5
 """A KV cache fuller than this may be why nobody starts though there are seats."""
-
-
-class Reservation:
-    """One request's place, from its arrival to its end.
-
-    `AsyncLLMEngine.reserve` makes it; hand it to `generate`, which sees to everything from its
-    first `__anext__` on, or give it back with `AsyncLLMEngine.release`. Changed only through its
-    methods, in the front end's thread; after `release` they do nothing.
-    """
-
-    def __init__(
-        self,
-        request_id: str,
-        *,
-        arrival_s: float,
-        num_tokens: int,
-        num_sequences: int = 1,
-        tenant: str = "",
-        priority: int = 0,
-        deadlines: Deadlines = NO_DEADLINES,
-    ) -> None:
-        """arrival_s: on the monotonic clock. num_tokens: of the prompt, or an estimate of it."""
-        self.request_id = request_id
-        self.arrival_s = arrival_s
-        self.num_tokens = num_tokens
-        self.num_sequences = num_sequences
-        self.tenant = tenant
-        self.priority = priority
-        self.deadlines = deadlines
-        self.is_taken = False
-        """`generate` has taken it over."""
-        self.is_aborted = False
-        """Somebody called `abort` before there was anything to abort."""
-        self.number = 0
-        """Its place in the order of arrival."""
-        self._queued: set[int] = set()
-        self._running: dict[int, float] = {}
-        self._has_started = False
-        self._admission: Admission | None = None
-
-    @property
-    def is_released(self) -> bool:
-        return self._admission is None
-
-    @property
-    def num_queued(self) -> int:
-        """Of its sequences, those that never ran."""
-        return len(self._queued)
-
-    def resize(self, num_tokens: int, now: float) -> None:
-        """Replace the estimate by what tokenizing the prompt has found. Never refuses."""
-        if self._admission is not None:
-            self._admission._resize(self, num_tokens, now)
-
-    def start(self, index: int, now: float) -> None:
-        """One of its sequences was scheduled for the first time."""
-        if self._admission is not None and index in self._queued:
-            self._admission._start(self, index, now)
-
-    def end(self, index: int, now: float) -> None:
-        """One of its sequences has ended."""
-        if self._admission is not None:
-            self._admission._end(self, index, now)
-
-    def charge(self, num_tokens: int, now: float) -> None:
-        """Count tokens that were generated for it."""
-        if self._admission is not None:
-            self._admission._charge(self, num_tokens, now)
-
-    def release(self, now: float) -> None:
-        """Give up everything that it still holds. Idempotent."""
-        if self._admission is not None:
-            self._admission._release(self, now)
 
 
 class Admission:
@@ -200,9 +128,14 @@ class Admission:
         request that has all their sequences and tokens.
         """
 
-        def make(request_id: str, num_tokens: int, num_sequences: int) -> Reservation:
-            made = Reservation(
+        self._forget_idle(now)
+        account = self._accounts.get(tenant)
+        if account is None:
+            account = TenantAccount(self.limits.of(tenant), now)
+        reservations = [
+            Reservation(
                 request_id,
+                number=self._num_reserved + index,
                 arrival_s=now if arrival_s is None else arrival_s,
                 num_tokens=num_tokens,
                 num_sequences=num_sequences,
@@ -210,32 +143,22 @@ class Admission:
                 priority=priority,
                 deadlines=deadlines,
             )
-            made.number = self._num_reserved
-            return made
-
-        self._forget_idle(now)
-        account = self._accounts.get(tenant)
-        if account is None:
-            account = TenantAccount(self.limits.of(tenant), now)
-        mean_tokens = -(-sum(num_tokens for _, num_tokens in places) // len(places))
-        whole = make(places[0][0], mean_tokens, num_sequences * len(places))
-        self._check_tenant(whole, account, now)
-        self._check_queue(whole, account, now)
-        self._check_deadlines(whole, account, now)
+            for index, (request_id, num_tokens) in enumerate(places)
+        ]
+        self._check_tenant(reservations, account, now)
+        self._check_queue(reservations, account, now)
+        self._check_deadlines(reservations[0], account, now)
 
         self._accounts[tenant] = account
         self._idle.pop(tenant, None)
-        reservations = []
-        for request_id, num_tokens in places:
-            reservation = make(request_id, num_tokens, num_sequences)
-            self._num_reserved += 1
-            account.num_reservations += 1
-            account.charge(num_tokens, now)
+        self._num_reserved += len(reservations)
+        for reservation in reservations:
             reservation._admission = self
             reservation._queued = set(range(num_sequences))
             self._queued[reservation] = None
-            self._add_queued(account, num_sequences, num_tokens)
-            reservations.append(reservation)
+            account.num_reservations += 1
+            account.charge(reservation.num_tokens, now)
+            self._add_queued(account, num_sequences, reservation.num_tokens)
         return reservations
 
     def on_step(self, num_waiting: int, num_started: int, kv_cache_usage: float) -> None:
@@ -255,6 +178,8 @@ class Admission:
 
     def num_ahead(self, reservation: Reservation) -> int:
         """How many queued sequences go first, by the policy."""
+        if self._order.is_by_arrival and reservation.is_released:
+            return self._num_queued  # it is not in yet; refusing is to be cheap
         weight = self.limits.of(reservation.tenant).weight
         return self._order.num_ahead(reservation, self._queued, self._accounts, weight)
 
@@ -267,12 +192,12 @@ class Admission:
 
     # --- checking
 
-    def _check_tenant(self, new: Reservation, account: TenantAccount, now: float) -> None:
-        over_s = account.over_rate_s(now)
+    def _check_tenant(self, new: list[Reservation], account: TenantAccount, now: float) -> None:
+        one, over_s = new[0], account.over_rate_s(now)
         if over_s is not None:
             rate = account.limits.tokens_per_minute
             raise OverloadedError(
-                f"tenant {new.tenant!r} has used more than {rate} tokens a minute "
+                f"tenant {one.tenant!r} has used more than {rate} tokens a minute "
                 f"(tokens_per_minute): try again in {_shown(over_s)}",
                 retry_after_s=_retry_after_s(over_s),
                 reason="tenant_rate",
@@ -284,24 +209,26 @@ class Admission:
         if account.limits.max_running is not None:
             num_free = min(num_free, max(0, account.limits.max_running - account.num_running))
         is_idle = account.num_queued == account.num_running == 0
-        if not _fits(account.num_queued, new.num_sequences, num_free, bound, is_idle=is_idle):
-            text = f"tenant {new.tenant!r} has {account.num_queued} queued, limit is {bound}"
-            estimate_s = self._wait_s(new, account, self.num_ahead(new), now)
+        num_new = one.num_sequences * len(new)
+        if not _fits(account.num_queued, num_new, num_free, bound, is_idle=is_idle):
+            text = f"tenant {one.tenant!r} has {account.num_queued} queued, limit is {bound}"
+            estimate_s = self._wait_s(one, account, self.num_ahead(one), now)
             raise _too_much(f"{text} (max_queued)", "tenant_queue", estimate_s, estimate_s)
 
-    def _check_queue(self, new: Reservation, account: TenantAccount, now: float) -> None:
+    def _check_queue(self, new: list[Reservation], account: TenantAccount, now: float) -> None:
+        one, num_new = new[0], new[0].num_sequences * len(new)
         bound, num_free = self.limits.max_num_queued_reqs, self._turnover.num_free
         is_idle = self._num_queued == self.num_running == 0
         if bound is not None and not _fits(
-            self._num_queued, new.num_sequences, num_free, bound, is_idle=is_idle
+            self._num_queued, num_new, num_free, bound, is_idle=is_idle
         ):
             text = f"{self._num_queued} are queued with {num_free} seats free, limit is {bound}"
-            raise self._busy(f"{text} (max_num_queued_reqs)", "queue_full", new, account, now)
+            raise self._busy(f"{text} (max_num_queued_reqs)", "queue_full", one, account, now)
         bound = self.limits.max_num_queued_tokens
-        num_tokens = self._num_queued_tokens + new.num_tokens * new.num_sequences
+        num_tokens = self._num_queued_tokens + sum(r.num_tokens * r.num_sequences for r in new)
         if bound is not None and self._num_queued and num_tokens > bound:
             text = f"{self._num_queued_tokens} prompt tokens are queued, limit is {bound}"
-            raise self._busy(f"{text} (max_num_queued_tokens)", "queue_tokens", new, account, now)
+            raise self._busy(f"{text} (max_num_queued_tokens)", "queue_tokens", one, account, now)
 
     def _busy(
         self, text: str, reason: str, new: Reservation, account: TenantAccount, now: float

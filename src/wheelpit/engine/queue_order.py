@@ -30,6 +30,8 @@ class QueueOrder:
         }
         self._rank = ranks[policy]
         self._takes_turns = policy == "fair"
+        self.is_by_arrival = policy == "fcfs"
+        """Whoever comes goes last."""
 
     def num_ahead(
         self,
