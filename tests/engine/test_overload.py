@@ -303,7 +303,7 @@ async def test_what_is_wrong_at_sight_is_counted_too(watched, prompt, given):
 
 
 async def test_the_engine_dies_while_it_is_tokenized(watched, monkeypatch):
-    engine, finished = watched()
+    engine, finished = watched(max_restarts=0)
     gate = Gate(monkeypatch)
     reservation = engine.reserve("mine", num_tokens=3)
     task = asyncio.create_task(collect(engine, "abc", LONG))
@@ -449,7 +449,7 @@ async def test_a_held_request_times_out(watched):
 
 async def test_a_held_request_ends_with_the_engine(watched):
     """Who waited for the end of a pause used to wait for ever when the engine died in it."""
-    engine, finished = watched()
+    engine, finished = watched(max_restarts=0)
     await engine.pause_generation()
     task = asyncio.create_task(collect(engine, "abc", LONG))
     await until(lambda: engine.stats().num_requests == 1)
@@ -533,6 +533,28 @@ async def test_a_tenants_seats_and_queue_are_limited(watched, tmp_path):
     engine.update_limits(replace(engine.limits, tenants=tenants))
     await asyncio.gather(*(run("small", str(i)) for i in range(6)), return_exceptions=True)
     assert most.number == 3
+    await until_nothing_is_left(engine)
+
+
+async def test_the_next_engine_knows_the_tenants_too(watched, tmp_path):
+    path = tmp_path / "tenants.toml"
+    path.write_text(TENANTS)
+    engine, finished = watched(max_num_seqs=4, tenant_config=str(path))
+    first = engine.generate([5, 6], params(max_tokens=40), "first", tenant="small")
+    await first_of(first)
+    most = MostRunning(engine._book._admission, "small")
+    os.kill(engine.engine_pid, signal.SIGKILL)
+
+    async def run(request_id):
+        generator = engine.generate([5, 6], params(max_tokens=5), request_id, tenant="small")
+        return [output async for output in generator]
+
+    engine.add_stat_logger(most)
+    results = await asyncio.gather(*(run(str(i)) for i in range(4)))
+    assert [last(outputs) for outputs in results] == [("length", None)] * 4
+    assert last([output async for output in first]) == ("length", None)
+    assert most.number == 1
+    assert len(finished) == 5
     await until_nothing_is_left(engine)
 
 

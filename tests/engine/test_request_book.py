@@ -355,6 +355,28 @@ def test_what_comes_too_late_is_never_sent():
     engine.assert_idle()
 
 
+def test_a_deadline_is_kept_while_there_is_no_engine():
+    engine = VirtualEngine(step_s=0.1)
+    running, queued, free = engine.submit(timeout=1.0), engine.submit(), engine.submit()
+    engine.step(3)
+    engine.core.abort([state.completions[0].sequence_id for state in (running, queued, free)])
+    engine.book.close_engine()
+    late = engine.submit(ttft_timeout=0.5)
+    engine.timers.advance(0.75)
+    assert ending(running) == ("abort", "timeout", 3)
+    assert ending(late) == ("abort", "ttft_timeout", 0)
+    assert not any(isinstance(message, Abort) for message in engine.sent)
+    engine.book.open_engine(engine._send)
+    engine.step()
+    assert len(queued.completions[0].token_ids) == 4
+    engine.book.abort_all()
+    engine.assert_idle()
+    assert [record.stop_reason for record in engine.watcher.finished][:2] == [
+        "ttft_timeout",
+        "timeout",
+    ]
+
+
 def test_a_pause_gives_back_those_that_the_engine_has():
     engine = VirtualEngine()
     sent = engine.submit()
