@@ -10,12 +10,13 @@ TORCH ?= torch==2.13.0
 ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup serve chat test lint check format wheel clean
+.PHONY: help setup serve chat lab test labs-soak lint check format wheel clean
 
 help:
 	@echo "make setup    a virtual environment in $(VENV) with Wheelpit in it"
 	@echo "make serve    serve MODEL=$(MODEL) on PORT=$(PORT)"
 	@echo "make chat     talk to it in the terminal"
+	@echo "make lab      write an online server's engine room yourself: set up, and the first step"
 	@echo "make test     run the tests (ARGS=\"-k stop\" for some)"
 	@echo "make check    format, lint, types and tests, as the CI does"
 	@echo "make wheel    build a wheel into dist/"
@@ -30,8 +31,22 @@ serve: $(VENV)/.installed
 chat: $(VENV)/.installed
 	@exec $(BIN)/wheelpit chat --url http://127.0.0.1:$(PORT)
 
+lab: $(VENV)/.lab-installed
+	@echo "Lab 02, Online Serving with AsyncEngine, is in labs/lab02_online_serving. Next:"
+	@echo
+	@echo "  source $(BIN)/activate"
+	@echo "  cd labs/lab02_online_serving"
+	@echo "  python -m labkit.check              is this machine ready?"
+	@echo "  python starter.py                   stops at the first TODO"
+	@echo
+	@echo "README.md there has the steps."
+
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest $(ARGS)
+
+# Every answer to the labs fifty times, half of them on a busy machine (ARGS="--repeats 10").
+labs-soak: $(VENV)/.test-installed
+	$(BIN)/python labs/tests/soak.py $(ARGS)
 
 lint: $(VENV)/.lint-installed
 	$(BIN)/ruff format --check
@@ -67,7 +82,12 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@$(PIP_INSTALL) --editable .
 	@touch $@
 
-# These two install Wheelpit as well, so they need not wait for it.
+# These install Wheelpit as well, so they need not wait for it.
+$(VENV)/.lab-installed: $(VENV)/.torch pyproject.toml labs/lab02_online_serving/requirements.txt
+	@echo "Installing Wheelpit and what the labs need into $(VENV)"
+	@$(PIP_INSTALL) --editable . "pytest>=8"
+	@touch $(VENV)/.installed $@
+
 $(VENV)/.test-installed: $(VENV)/.torch pyproject.toml
 	@echo "Installing Wheelpit and what its tests need into $(VENV)"
 	@$(PIP_INSTALL) --editable ".[test]"

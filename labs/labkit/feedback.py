@@ -191,7 +191,8 @@ def timeline(calls: Sequence[Call], num_events: int) -> list[str]:
         began = _column(call.started, num_events)
         ended = max(began + 1, _column(call.ended or num_events, num_events))
         bar = " " * began + "#" * (ended - began)
-        rows.append(f"  {clip(call.request_id, 20):<20} |{bar:<{TIMELINE_WIDTH}}|")
+        name = ascii_only(str(call.request_id))[:20]
+        rows.append(f"  {name:<20} |{bar:<{TIMELINE_WIDTH}}|")
     return rows
 
 
@@ -212,19 +213,18 @@ class Ladder:
     """Stage -> the code it failed with."""
     places: dict[str, str] = field(default_factory=dict)
     """Stage -> "starter.py:64"."""
+    blocks: dict[str, str] = field(default_factory=dict)
+    """Stage -> what the learner was told."""
 
-    def fail(self, stage: str, code: str, place: str) -> None:
+    def fail(self, stage: str, code: str, place: str, block: str) -> None:
         self.states[stage] = "open" if code == "LAB-OPEN" else "FIX"
-        self.codes.setdefault(stage, code)
-        self.places.setdefault(stage, place)
+        self.codes[stage] = code
+        self.places[stage] = place
+        self.blocks[stage] = block
 
     def waits_for(self, stage: Stage) -> list[str]:
         """Return the stages that must pass first and have not."""
         return [need for need in stage.needs if self.states.get(need) != "ok"]
-
-    @property
-    def has_failed(self) -> bool:
-        return any(state in ("FIX", "open") for state in self.states.values())
 
     def summary(self, target: str) -> list[str]:
         """Return the ladder in a line, and what to do next."""

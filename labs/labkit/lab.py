@@ -91,7 +91,7 @@ class Lab:
             raise Failure(hang, place=hung.place) from None
         except Failure:
             # A forgotten await is the cause of nearly every other thing that may look wrong.
-            if self.runner.forgotten is not None and self.runner.forgotten.place is not None:
+            if self.runner.forgotten is not None:
                 raise self.runner.forgotten from None
             raise
 
@@ -128,6 +128,22 @@ class Lab:
             names = ", ".join(self.texts.stage(need).name for need in waits)
             pytest.skip(f"waits for {names}")
 
+    def prove(self, stage_id: str) -> None:
+        """Run all tests of a stage without a word; the ladder has the result."""
+        for tests in list(vars(self.module).values()):
+            if getattr(tests, "todo", None) != stage_id:
+                continue
+            for name in vars(tests):
+                if not name.startswith("test_"):
+                    continue
+                try:
+                    self.enter(stage_id)
+                    getattr(tests(), name)(self)
+                    self.passed()
+                except (Exception, pytest.skip.Exception) as error:
+                    if not isinstance(error, pytest.skip.Exception):
+                        self.failed(error)
+
     def passed(self) -> None:
         self.ladder.states.setdefault(self.stage.id, "ok")
 
@@ -139,12 +155,14 @@ class Lab:
             return None
         place = failure.place or self._default_place()
         short = f"{self.learner.path.name}:{place.line}" if place else self.learner.path.name
-        self.ladder.fail(self.stage.id, failure.code, short)
-        if failure.code == "LAB-OPEN":
-            return f"{self.stage.name} is still open: {place}  ({self.stage.title})"
         where = str(place or self.learner.path.name)
-        more = command("hint", self.stage.id) if self.stage.hints else ""
-        return block(failure, self.stage, self.texts, where, more)
+        if failure.code == "LAB-OPEN":
+            text = f"{self.stage.name} is still open: {where}  ({self.stage.title})"
+        else:
+            more = command("hint", self.stage.id) if self.stage.hints else ""
+            text = block(failure, self.stage, self.texts, where, more)
+        self.ladder.fail(self.stage.id, failure.code, short, text)
+        return text
 
     def explain(self, error: BaseException) -> Failure | None:
         """Put an error into words; None if it did not come from the learner's code."""
@@ -203,29 +221,17 @@ class Lab:
         """Find out about prerequisites whose tests were not selected, without a word."""
         for need in stage.needs:
             if need not in self.ladder.states:
-                self._prove(self.texts.stage(need))
+                self.prove(need)
         self.stage = stage
-
-    def _prove(self, stage: Stage) -> None:
-        for tests in vars(self.module).values():
-            if getattr(tests, "todo", None) != stage.id:
-                continue
-            for name in vars(tests):
-                if not name.startswith("test_"):
-                    continue
-                try:
-                    self.enter(stage.id)
-                    getattr(tests(), name)(self)
-                    self.passed()
-                except (Exception, pytest.skip.Exception) as error:
-                    if not isinstance(error, pytest.skip.Exception):
-                        self.failed(error)
 
     def _default_place(self) -> Place | None:
         function = self.stage.function
         if function is None:
             return None
-        line = self.runner.returned_at.get(function) or self.learner.line_of(function)
+        try:
+            line = self.runner.returned_at.get(function) or self.learner.line_of(function)
+        except Unloadable:
+            return None
         return Place(str(self.learner.path), line) if line else None
 
     def _explain_trouble(self, trouble: Trouble) -> Failure:

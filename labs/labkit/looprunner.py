@@ -42,6 +42,9 @@ LIMIT_S = 1.5
 SETTLE_S = 0.3
 """How long tasks may take to end by themselves after the coroutine returned."""
 
+LOOK_S = 0.05
+"""How long a thread is looked at to see whether it computes or waits."""
+
 GIVE_UP_S = 0.5
 """How long a cancelled coroutine may take to end before its loop is left behind."""
 
@@ -99,6 +102,7 @@ class LoopRunner:
         self._beat_at = monotonic()
         self._num_beats = 0
         self._job: _Job | None = None
+        self._has_failed = False
         self.abandoned: list[threading.Thread] = []
         """Threads of loops that could not be saved; they may never end."""
         self.returned_at: dict[str, int] = {}
@@ -115,6 +119,7 @@ class LoopRunner:
         A loop that never came back is raised before an exception, all other Trouble after it.
         """
         self._start()
+        self._drop_leftovers()
         assert self._loop is not None
         job = self._job = _Job(coroutine)
         with _all_warnings() as caught:
@@ -125,6 +130,7 @@ class LoopRunner:
             gc.collect(1)
         self._job = None
         self.forgotten = self._find_forgotten(caught)
+        self._has_failed = error is not None
         if job.blocked is not None and (error is None or job.blocked.values["is_endless"]):
             raise job.blocked
         if error is not None:
@@ -215,11 +221,12 @@ class LoopRunner:
         thread, self._loop, self._thread = self._thread, None, None
         assert thread is not None
         self.abandoned.append(thread)
-        # Ends a loop in Python that would slow everything else down. A thread that waits in C code
-        # does not notice.
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
-        )
+        if _is_busy(thread):
+            # An endless loop in Python would slow everything else down. Never do this to a thread
+            # that waits in C code: Python 3.11 then stops making progress in the others.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
+            )
 
     def _sleep(self, seconds: float) -> None:
         """Stand in for `time.sleep`, and take note of it on the loop's thread.
@@ -237,11 +244,18 @@ class LoopRunner:
             )
         self._real_sleep(seconds)
 
+    def _drop_leftovers(self) -> None:
+        """Let go of what the last exception held, so that it is not taken for this run's."""
+        if self._has_failed:
+            with _all_warnings():
+                gc.collect()
+
     def _find_forgotten(self, caught: list[warnings.WarningMessage]) -> NeverAwaited | None:
         for warning in caught:
             text = str(warning.message)
-            if "was never awaited" in text:
-                return NeverAwaited(self._origin(text), name=_quoted(text))
+            place = self._origin(text)
+            if "was never awaited" in text and place is not None:
+                return NeverAwaited(place, name=_quoted(text))
         return None
 
     def _origin(self, text: str) -> Place | None:
@@ -318,6 +332,16 @@ class LoopRunner:
         """Note where the learner's functions return: a wrong result came from there."""
         if event == "return" and self._owners.is_learners(frame.f_code.co_filename):
             self.returned_at[frame.f_code.co_name] = frame.f_lineno
+
+
+def _is_busy(thread: threading.Thread) -> bool:
+    """Tell whether a thread computes; False where the system cannot say."""
+    if thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
+        return False
+    clock = time.pthread_getcpuclockid(thread.ident)
+    before = time.clock_gettime(clock)
+    threading.Event().wait(LOOK_S)
+    return time.clock_gettime(clock) - before > 0.1 * LOOK_S
 
 
 def _others(me: asyncio.Task[Any] | None) -> list[asyncio.Task[Any]]:

@@ -36,6 +36,7 @@ class Grader:
         self._labs: dict[Any, Lab] = {}
         self._status: int = 0
         self._began = time.monotonic()
+        self._threads_before = set(threading.enumerate())
 
     @pytest.fixture
     def lab(self, request: pytest.FixtureRequest) -> Lab:
@@ -92,12 +93,16 @@ class Grader:
         Python waits at its exit for every thread of an executor, and some would never end.
         """
         deadline = time.monotonic() + LEAVE_S
-        while _lasting_threads() and time.monotonic() < deadline:
+        while self._labs and self._new_threads() and time.monotonic() < deadline:
             time.sleep(0.02)
-        if _lasting_threads() or any(lab.runner.num_lost() for lab in self._labs.values()):
+        if self._labs and self._new_threads():
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(self._status)
+
+    def _new_threads(self) -> set[threading.Thread]:
+        # Daemons too: Python waits for an executor's threads whether they are or not.
+        return set(threading.enumerate()) - self._threads_before
 
     def _lab_of(self, module: Any) -> Lab:
         if module not in self._labs:
@@ -112,6 +117,7 @@ class Grader:
                 "states": lab.ladder.states,
                 "codes": lab.ladder.codes,
                 "places": lab.ladder.places,
+                "blocks": lab.ladder.blocks,
             }
             for lab in self._labs.values()
         ]
@@ -123,9 +129,3 @@ def _stage_of(item: pytest.Item) -> str | None:
     if not hasattr(getattr(item, "module", None), "LAB"):
         return None
     return getattr(getattr(item, "cls", None), "todo", None)
-
-
-def _lasting_threads() -> list[threading.Thread]:
-    """Return the threads that Python would wait for."""
-    main = threading.main_thread()
-    return [each for each in threading.enumerate() if each is not main and not each.daemon]

@@ -62,9 +62,15 @@ class Stuck(Exception):
 
 
 def with_stopped_clock(
-    learner: Learner, function: str, use: Callable[[Callable[..., Any]], Any], limit_s: float
+    learner: Learner,
+    function: str,
+    use: Callable[[Callable[..., Any]], Any],
+    limit_s: float,
+    ahead_s: float = 0.0,
 ) -> Any:
     """Run the file and `use(its function)` while no clock of Python's moves; return the result.
+
+    ahead_s: how far from the real time the clocks stand.
 
     In a thread, because a function that waits for the clock never returns. Raises Stuck then, and
     whatever `use` raises. Nothing else that reads the time may run meanwhile.
@@ -80,7 +86,7 @@ def with_stopped_clock(
             errors.append(error)
 
     thread = threading.Thread(target=work, name="lab-stopped-clock", daemon=True)
-    with _stopped_clock():
+    with _stopped_clock(ahead_s):
         thread.start()
         began = monotonic()
         # A join with a timeout would do, but for a machine so busy that the thread never ran.
@@ -104,8 +110,9 @@ CLOCKS = (
 
 
 @contextmanager
-def _stopped_clock() -> Iterator[None]:
-    now = datetime.datetime(2025, 1, 1, 12, 0, 0, 123456)
+def _stopped_clock(ahead_s: float) -> Iterator[None]:
+    now = datetime.datetime.fromtimestamp(time.time() + ahead_s)
+    calendar = time.localtime(time.time() + ahead_s)
 
     class StoppedDateTime(datetime.datetime):
         @classmethod
@@ -122,9 +129,12 @@ def _stopped_clock() -> Iterator[None]:
 
     replaced: dict[str, Any] = {}
     for name in CLOCKS:
-        seconds = getattr(time, name)()
+        seconds = getattr(time, name)() + ahead_s
         replaced[name] = lambda seconds=seconds: seconds
         replaced[f"{name}_ns"] = lambda seconds=seconds: int(seconds * 1e9)
+    real_strftime = time.strftime
+    replaced["localtime"] = replaced["gmtime"] = lambda seconds=None: calendar
+    replaced["strftime"] = lambda format, when=calendar: real_strftime(format, when)
     kept = {name: getattr(time, name) for name in replaced}
     try:
         for name, clock in replaced.items():

@@ -1,0 +1,80 @@
+"""Variants: wrong and right answers to a lab, each a file with the functions that differ.
+
+A variant's first line says which stage it is about and, if it is wrong, which code it must get:
+
+    '''4a L2-4A-FIRST: returns inside the loop'''
+
+The file that is graded is the lab's solution with these functions in place of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+LABS = Path(__file__).resolve().parents[1]
+LAB02 = LABS / "lab02_online_serving"
+HERE = Path(__file__).resolve().parent
+VARIANTS = HERE / "variants"
+
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One answer. `code` is None if it is right."""
+
+    path: Path
+    stage: str
+    code: str | None
+    idea: str
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def is_listed(self) -> bool:
+        """Is it one of the twenty-seven that the lab was designed against?"""
+        number = re.match(r"\d+", self.name)
+        return self.code is not None and number is not None and int(number.group()) <= 27
+
+    def build(self, lab: Path, folder: Path) -> Path:
+        """Write the whole file to grade and return its path."""
+        target = folder / f"{self.name}.py"
+        text = merged((lab / "solution.py").read_text(encoding="utf-8"), self.path)
+        target.write_text(text, encoding="utf-8")
+        return target
+
+
+def load(lab: str, kind: str) -> list[Variant]:
+    """Return a lab's variants of one kind, "wrong" or "right", in order."""
+    return [_read(path) for path in sorted((VARIANTS / lab / kind).glob("*.py"))]
+
+
+def _read(path: Path) -> Variant:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    match = re.fullmatch(r'"""(\w+)(?: ([A-Z0-9-]+))?: (.+)"""', first)
+    assert match is not None, f'{path}: the first line must be """STAGE [CODE]: idea"""'
+    return Variant(path, match.group(1), match.group(2), match.group(3))
+
+
+def merged(solution: str, variant: Path) -> str:
+    """Return the solution with the variant's functions, and what stands before them, put in."""
+    text = variant.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    names = {node.name for node in tree.body if isinstance(node, FUNCTIONS)}
+    new = text.split("\n", 1)[1].strip("\n")
+    lines = solution.splitlines()
+    places = [
+        node
+        for node in ast.parse(solution).body
+        if isinstance(node, FUNCTIONS) and node.name in names
+    ]
+    assert places, f"{variant}: the solution has no {sorted(names)}"
+    for node in reversed(places):
+        is_first = node is places[0]
+        lines[node.lineno - 1 : node.end_lineno] = new.splitlines() if is_first else []
+    return "\n".join(lines) + "\n"

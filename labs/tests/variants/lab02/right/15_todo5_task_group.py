@@ -1,0 +1,12 @@
+"""5: TaskGroup"""
+
+
+async def generate_concurrent_requests(engine, prompts, sampling_params):
+    async def run(prompt):
+        request_id = generate_request_id()
+        text = await generate_single_request(engine, prompt, sampling_params, request_id)
+        return request_id, text
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run(prompt)) for prompt in prompts]
+    return [task.result() for task in tasks]

@@ -1,0 +1,18 @@
+"""1 L2-1-RUN: asyncio.run inside the running loop"""
+
+
+async def create_async_engine(
+    model_name: str = DEFAULT_MODEL,
+    tensor_parallel_size: int = 1,
+    gpu_memory_utilization: float = 0.9,
+) -> AsyncLLMEngine:
+    engine_args = AsyncEngineArgs(
+        model=model_name,
+        tensor_parallel_size=tensor_parallel_size,
+        gpu_memory_utilization=gpu_memory_utilization,
+    )
+
+    async def build():
+        return AsyncLLMEngine.from_engine_args(engine_args)
+
+    return asyncio.run(build())

@@ -1,0 +1,13 @@
+"""1 L2-1-NOTARGS: gives from_engine_args the settings themselves"""
+
+
+async def create_async_engine(
+    model_name: str = DEFAULT_MODEL,
+    tensor_parallel_size: int = 1,
+    gpu_memory_utilization: float = 0.9,
+) -> AsyncLLMEngine:
+    return AsyncLLMEngine.from_engine_args(
+        model=model_name,
+        tensor_parallel_size=tensor_parallel_size,
+        gpu_memory_utilization=gpu_memory_utilization,
+    )

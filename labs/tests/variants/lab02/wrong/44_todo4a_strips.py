@@ -1,0 +1,8 @@
+"""4a L2-4A-CHANGED: strips the text"""
+
+
+async def collect_output(stream) -> str:
+    text = ""
+    async for output in stream:
+        text = output.outputs[0].text
+    return text.strip()

@@ -1,0 +1,10 @@
+"""5 L2-5-ORDER: pairs in the order in which they were ready"""
+
+
+async def generate_concurrent_requests(engine, prompts, sampling_params):
+    async def run(prompt):
+        request_id = generate_request_id()
+        text = await generate_single_request(engine, prompt, sampling_params, request_id)
+        return request_id, text
+
+    return [await done for done in asyncio.as_completed([run(prompt) for prompt in prompts])]
