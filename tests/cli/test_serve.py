@@ -228,7 +228,7 @@ def test_flags_for_too_much_work_reach_the_options_of_their_names():
     _, options, args = given(
         *("--max-num-queued-reqs", "2k", "--max-num-queued-tokens", "none", "--refuse-late"),
         *("--default-timeout", "60", "--default-queue-timeout", "5.5"),
-        *("--default-ttft-timeout", "10", "--tenant-config", "t.toml", "--priority-ageing", "0"),
+        *("--default-ttft-timeout", "10", "--tenant-config", "t.toml", "--priority-ageing-s", "0"),
         *("--overload-status", "503", "--admin-key", "a", "--sse-keep-alive-interval", "0"),
     )
     assert options == ServerOptions(admin_key="a", overload_status=503, keep_alive_s=0.0)

@@ -126,7 +126,7 @@ TenantConfig = Annotated[
 ]
 PriorityAgeing = Annotated[
     Fraction,
-    _seconds("--priority-ageing", "Waiting that makes up for a level of priority. Default: 30."),
+    _seconds("--priority-ageing-s", "Waiting that makes up for a level of priority. Default: 30."),
 ]
 KeepAlive = Annotated[
     Fraction,
