@@ -31,10 +31,13 @@ from wheelpit.cli.serve_options import (
     KeepAlive,
     MaxQueuedReqs,
     MaxQueuedTokens,
+    MaxRestarts,
     Number,
     OverloadStatus,
     PriorityAgeing,
     RefuseLate,
+    RestartWindow,
+    StallTimeout,
     TenantConfig,
     Text,
     count,
@@ -133,6 +136,13 @@ def serve(
     long_prefill_token_threshold: Annotated[
         Number, option(SCHEDULER, "Most prompt tokens of one sequence in a step.")
     ] = None,
+    max_decode_slowdown: Annotated[
+        Fraction,
+        option(
+            SCHEDULER,
+            "Times as long a step may take for long prompts beside it. 0: any. Default: 1.75.",
+        ),
+    ] = None,
     scheduling_policy: Annotated[
         Text, option(SCHEDULER, "Who goes first: fcfs, priority, deadline, fair (tenants in turn).")
     ] = None,
@@ -147,6 +157,10 @@ def serve(
     tenant_config: TenantConfig = None,
     priority_ageing_s: PriorityAgeing = None,
     keep_alive_s: KeepAlive = None,
+    # --- when the engine fails
+    engine_stall_timeout: StallTimeout = None,
+    max_restarts: MaxRestarts = None,
+    restart_window: RestartWindow = None,
     # --- listening
     host: Annotated[Text, option(LISTEN, "Default: all interfaces.")] = None,
     port: Annotated[Number, option(LISTEN, "0 chooses a free one. Default: 8000.")] = None,

@@ -13,6 +13,7 @@ MODEL = "Model"
 CACHE = "KV cache"
 SCHEDULER = "Scheduling"
 TRAFFIC = "When there is too much work"
+FAULTS = "When the engine fails"
 LISTEN = "Listening"
 SECURITY = "Security"
 ANSWERS = "Answers"
@@ -87,9 +88,9 @@ def _bound(help_text: str) -> Any:
     )
 
 
-def _seconds(flag: str, help_text: str) -> Any:
+def _seconds(flag: str, help_text: str, panel: str = TRAFFIC) -> Any:
     return typer.Option(
-        flag, rich_help_panel=TRAFFIC, help=help_text, metavar="<seconds>", show_default=False
+        flag, rich_help_panel=panel, help=help_text, metavar="<seconds>", show_default=False
     )
 
 
@@ -127,6 +128,21 @@ TenantConfig = Annotated[
 PriorityAgeing = Annotated[
     Fraction,
     _seconds("--priority-ageing-s", "Waiting that makes up for a level of priority. Default: 30."),
+]
+StallTimeout = Annotated[
+    Fraction,
+    _seconds(
+        "--engine-stall-timeout",
+        "With work to do and no step finished for so long, the engine is replaced. Default: 20.",
+        FAULTS,
+    ),
+]
+MaxRestarts = Annotated[
+    Number,
+    option(FAULTS, "Engines that may die within the restart window. Default: 5."),
+]
+RestartWindow = Annotated[
+    Fraction, _seconds("--restart-window", "See --max-restarts. Default: 300.", FAULTS)
 ]
 KeepAlive = Annotated[
     Fraction,

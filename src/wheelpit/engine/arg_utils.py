@@ -80,6 +80,8 @@ class EngineArgs(UnsupportedArgs):
     max_num_batched_tokens: int | None = None
     enable_chunked_prefill: bool | None = None
     long_prefill_token_threshold: int = 0
+    max_decode_slowdown: float = 1.75
+    """How many times as long a step may take because of long prompts beside it; 0: no limit."""
     scheduling_policy: str = "fcfs"
     """fcfs, priority, deadline or fair: see scheduling/policies.py."""
     priority_ageing_s: float = 30.0
@@ -148,6 +150,7 @@ class EngineArgs(UnsupportedArgs):
                 max_num_batched_tokens=max_num_batched_tokens,
                 enable_chunked_prefill=self.enable_chunked_prefill is not False,
                 long_prefill_token_threshold=self.long_prefill_token_threshold,
+                max_decode_slowdown=self.max_decode_slowdown,
                 policy=self.scheduling_policy,  # type: ignore[arg-type]  # SchedulerConfig checks
                 priority_ageing_s=self.priority_ageing_s,
             ),

@@ -1,0 +1,198 @@
+"""Kill the engine again and again under load, and compare every answer with an undisturbed run.
+
+    python benchmarks/faults.py [--kills 20] [--streams 64] [--signal KILL STOP]
+
+A server runs the model in float32, where an answer does not depend on how it was batched. Half of
+the streams are greedy, half are sampled with a seed. They run once undisturbed; then once more
+while the engine process is killed (KILL) or stopped for good (STOP, which makes it hang) at random
+moments. Every answer must come to the same end with the same bytes. The longest pause is the
+longest time between two chunks of one stream.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import random
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from machine import describe_machine
+from peers import Engine, RunningServer
+
+STALL_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A streamed answer: its text, the end's reason, and the times of its chunks."""
+
+    text: str
+    finish_reason: str | None
+    times_s: tuple[float, ...]
+
+    @property
+    def longest_pause_s(self) -> float:
+        times = self.times_s
+        return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
+
+
+async def stream(url: str, body: dict[str, object]) -> Answer:
+    """Send one completion and read it to its end, over a connection of its own."""
+    reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+    payload = json.dumps(body).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
+    pieces: list[str] = []
+    times_s: list[float] = []
+    finish_reason = None
+    try:
+        while line := await reader.readline():
+            if not line.startswith(b"data: "):
+                continue
+            if line.startswith(b"data: [DONE]"):
+                break
+            chunk = json.loads(line[6:])
+            if "choices" not in chunk:
+                return Answer("".join(pieces), f"error: {chunk}", tuple(times_s))
+            for choice in chunk["choices"]:
+                pieces.append(choice["text"])
+                finish_reason = choice["finish_reason"] or finish_reason
+            times_s.append(time.monotonic())
+    finally:
+        writer.close()
+    return Answer("".join(pieces), finish_reason, tuple(times_s))
+
+
+def bodies(model: str, streams: int, num_tokens: int) -> list[dict[str, object]]:
+    draw = random.Random(0)
+    return [
+        {
+            "model": model,
+            "prompt": [draw.randrange(300, 8000) for _ in range(draw.randint(8, 128))],
+            "max_tokens": num_tokens,
+            "ignore_eos": True,
+            "stream": True,
+            **({"temperature": 0} if index % 2 else {"temperature": 0.9, "seed": index}),
+        }
+        for index in range(streams)
+    ]
+
+
+def engine_pid(server: RunningServer) -> int | None:
+    """The engine process: the server's child that runs the worker."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes()
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == server.session_id and b"wheelpit.engine.worker" in command:
+            return int(folder.name)
+    return None
+
+
+async def disturb(server: RunningServer, number: signal.Signals, count: int) -> int:
+    """Signal the engine so many times at random moments, each a new one; returns how often."""
+    draw = random.Random(number)
+    seen: set[int] = set()
+    done = 0
+    while done < count:
+        await asyncio.sleep(draw.uniform(0.3, 3.0))
+        pid = engine_pid(server)
+        if pid is None or pid in seen:
+            continue
+        seen.add(pid)
+        os.kill(pid, number)
+        done += 1
+        print(f"{number.name} {done} of {count}", file=sys.stderr)
+    return done
+
+
+async def compare(
+    server: RunningServer, requests: list[dict[str, object]], number: signal.Signals, kills: int
+) -> dict[str, object]:
+    """Run the streams undisturbed and disturbed, and count what differs."""
+    expected = await asyncio.gather(*(stream(server.url, body) for body in requests))
+    assert all(answer.finish_reason == "length" for answer in expected), expected[0]
+    started_s = time.monotonic()
+    disturbing = asyncio.create_task(disturb(server, number, kills))
+    answers: list[Answer] = []
+    rounds = 0
+    # One round may be over before the last kill: begin another one.
+    while not disturbing.done():
+        answers += await asyncio.gather(*(stream(server.url, body) for body in requests))
+        rounds += 1
+    num_signals = await disturbing
+    altered = lost = 0
+    for index, answer in enumerate(answers):
+        wanted = expected[index % len(requests)]
+        is_complete = answer.finish_reason == wanted.finish_reason
+        lost += not is_complete
+        altered += is_complete and answer.text != wanted.text
+    return {
+        "signal": number.name,
+        "signals": num_signals,
+        "answers": len(answers),
+        "rounds": rounds,
+        "incomplete": lost,
+        "altered": altered,
+        "longest_pause_s": round(max(answer.longest_pause_s for answer in answers), 2),
+        "longest_pause_undisturbed_s": round(max(a.longest_pause_s for a in expected), 2),
+        "seconds": round(time.monotonic() - started_s, 1),
+    }
+
+
+def main() -> None:
+    """Start a server, disturb it, print a table and JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--streams", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=256, help="of each answer")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--signal", nargs="+", choices=("KILL", "STOP"), default=["KILL", "STOP"])
+    arguments = parser.parse_args()
+    command = (
+        *(sys.executable, "-m", "wheelpit", "serve", arguments.model, "--dtype", "float32"),
+        *("--host", "127.0.0.1", "--port", "{port}", "--max-num-queued-reqs", "none"),
+        *("--max-restarts", "1000", "--engine-stall-timeout", str(STALL_TIMEOUT_S)),
+    )
+    log = Path(tempfile.mkdtemp(prefix="faults_")) / "server.log"
+    print(f"server logs to {log}", file=sys.stderr)
+    engine = Engine(
+        name="wheelpit", command=command, model=arguments.model, version_command=("true",)
+    )
+    server = RunningServer(engine, log)
+    try:
+        ready_s = server.wait_until_ready(120.0)
+        requests = bodies(arguments.model, arguments.streams, arguments.tokens)
+        rows = [
+            asyncio.run(compare(server, requests, signal.Signals[f"SIG{name}"], arguments.kills))
+            for name in arguments.signal
+        ]
+    finally:
+        server.stop()
+    names = list(rows[0])
+    print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
+    for row in rows:
+        print("| " + " | ".join(str(row[name]) for name in names) + " |")
+    print(
+        json.dumps(
+            {
+                "command": shlex.join(["python", *sys.argv]),
+                "machine": describe_machine(),
+                "ready_s": round(ready_s, 2),
+                "rows": rows,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
