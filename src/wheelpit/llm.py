@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wheelpit.engine.admission import Admission, Limits
 from wheelpit.engine.arg_utils import EngineArgs
+from wheelpit.engine.arrival import PriorityWarning
 from wheelpit.engine.core import EngineCore
 from wheelpit.engine.input_processor import InputProcessor, parse_prompt
 from wheelpit.engine.messages import Abort, AddRequest
@@ -50,6 +51,7 @@ class LLM:
         )
         self._request_ids = itertools.count()
         self._log_stats = not args.disable_log_stats
+        self._warn_of_priority = PriorityWarning(config.scheduler.policy)
         self._book = RequestBook(self._admission, time.monotonic)
         self._book.open_engine(self._send)
 
@@ -76,6 +78,7 @@ class LLM:
         priorities = [0] * len(listed) if priority is None else list(priority)
         if len(priorities) != len(listed):
             raise ValueError(f"{len(listed)} prompts but {len(priorities)} priorities")
+        self._warn_of_priority(next(filter(None, priorities), 0))
         add_special_tokens = (tokenization_kwargs or {}).get("add_special_tokens", True)
         waiting: list[RequestState] = []
         try:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wheelpit.config import SchedulingPolicy
 from wheelpit.engine.limits import Limits
 from wheelpit.errors import ValidationError
 from wheelpit.request import PromptType, SamplingParams
 from wheelpit.scheduling.deadlines import Deadlines
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +91,20 @@ class Submission:
         unknown = set(self.tokenization_kwargs) - {"add_special_tokens"}
         if unknown:
             raise ValueError(f"tokenization_kwargs {sorted(unknown)} are not supported")
+
+
+class PriorityWarning:
+    """Say once that a priority does nothing, under a policy that does not look at it."""
+
+    def __init__(self, policy: SchedulingPolicy) -> None:
+        self._policy = policy
+        self._is_due = policy != "priority"
+
+    def __call__(self, priority: int) -> None:
+        if priority and self._is_due:
+            self._is_due = False
+            log.warning(
+                "priority=%d has no effect under the %s policy: use scheduling_policy=priority",
+                priority,
+                self._policy,
+            )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wheelpit.engine.admission import Admission, Limits, Reservation, estimate_tokens
-from wheelpit.engine.arrival import Arrival, Submission
+from wheelpit.engine.arrival import Arrival, PriorityWarning, Submission
 from wheelpit.engine.engine_link import EngineLink
 from wheelpit.engine.input_processor import InputProcessor, ParsedPrompt, parse_prompt
 from wheelpit.engine.launch import Launched
@@ -49,7 +49,7 @@ class Intake:
         self._report = report
         self._clock = clock
         self._pending: dict[Reservation, None] = {}
-        self._has_warned_of_priority = False
+        self._warn_of_priority = PriorityWarning(self._config.scheduler.policy)
 
     def on_ready(self, capacity_tokens: int) -> None:
         """The engine process runs; capacity_tokens: what its KV cache holds."""
@@ -185,16 +185,6 @@ class Intake:
         limits = self._admission.limits
         shares = {name: tenant.share for name, tenant in limits.tenants.items()}
         self._link.set_tenants(SetTenants(shares, limits.default_tenant.share))
-
-    def _warn_of_priority(self, priority: int) -> None:
-        policy = self._config.scheduler.policy
-        if priority and policy != "priority" and not self._has_warned_of_priority:
-            self._has_warned_of_priority = True
-            log.warning(
-                "priority=%d has no effect under the %s policy: use scheduling_policy=priority",
-                priority,
-                policy,
-            )
 
     def _report_unserved(
         self, request_id: str, tenant: str, error: BaseException | None, e2e_s: float
