@@ -257,6 +257,14 @@ def test_a_request_that_never_ran_gets_its_tokens_back():
     assert refusal(admission, tenant="a").reason == "tenant_rate"
 
 
+def test_a_tenant_pays_for_the_prompt_as_tokenized():
+    admission = make(num_seats=8, tenants={"a": TenantLimits(tokens_per_minute=100)})
+    enter(admission, num_tokens=10, tenant="a").resize(99, 0.0)
+    enter(admission, num_tokens=200, tenant="a").resize(1, 0.0)
+    assert refusal(admission, tenant="a").reason == "tenant_rate"
+    enter(admission, 1.0, num_tokens=1, tenant="a")
+
+
 def test_used_tokens_outlive_the_requests_but_not_the_minute():
     admission = make(default_tenant=TenantLimits(tokens_per_minute=600))
     for number in range(50):
@@ -390,6 +398,30 @@ def test_nobody_is_refused_for_a_wait_that_nobody_knows():
     fill(admission, 1)
     for _ in range(100):
         enter(admission, deadlines=Deadlines(total_s=0.001))
+
+
+def test_a_full_cache_is_what_seats_are_until_nobody_waits_for_it():
+    admission = make(num_seats=10)
+    now = serve(admission, 3, 6.0)
+    fill(admission, 2, now)
+    waiting = enter(admission, now)
+    assert admission.wait_s(waiting, 0, now) == 0.0
+    admission.on_step(num_waiting=1, num_started=0, kv_cache_usage=0.4)  # a budget, not the cache
+    assert admission.wait_s(waiting, 0, now) == 0.0
+    admission.on_step(num_waiting=1, num_started=0, kv_cache_usage=0.9)
+    assert admission.wait_s(waiting, 0, now) == pytest.approx(6.0 / 2)
+    admission.on_step(num_waiting=0, num_started=1, kv_cache_usage=0.9)
+    assert admission.wait_s(waiting, 0, now) == 0.0
+
+
+def test_who_waits_for_a_seat_of_its_tenant_is_no_sign_of_a_full_cache():
+    admission = make(num_seats=10, tenants={"a": TenantLimits(max_running=1)})
+    now = serve(admission, 3, 6.0)
+    fill(admission, 1, now, tenant="a")
+    enter(admission, now, tenant="a")
+    admission.on_step(num_waiting=1, num_started=0, kv_cache_usage=0.9)
+    other = enter(admission, now, tenant="b")
+    assert admission.wait_s(other, 1, now) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine.virtual_engine import VirtualEngine
 from wheelpit.engine.limits import Limits, TenantLimits
-from wheelpit.engine.messages import Abort, AddRequest
+from wheelpit.engine.messages import Abort, AddRequest, StepOutput, TokenOutput
 from wheelpit.engine.request_book import OVERDUE_S
 from wheelpit.errors import EngineDeadError, EngineGenerateError, OverloadedError
 from wheelpit.request import RequestProgress
@@ -440,6 +440,22 @@ def test_the_queue_is_what_has_not_been_scheduled():
     assert engine.admission.num_running == 1
     assert engine.book.stats().drain_rate == pytest.approx(2 / 0.0001, rel=1e9)
     engine.book.abort_all()
+    engine.assert_idle()
+
+
+def test_each_completion_gives_up_its_own_seat():
+    engine = VirtualEngine(max_num_seqs=3)
+    state = engine.submit(n=3, queue_timeout=50.0, timeout=3.5)
+    engine.step(2)
+    assert engine.admission.num_running == 3
+    first = state.completions[0]
+    engine.book.on_step(
+        StepOutput([TokenOutput(first.sequence_id, [9], "stop")], engine.core.stats())
+    )
+    assert engine.admission.num_running == 2
+    assert engine.book.stats().num_requests == 1
+    engine.run()
+    assert [c.finish_reason for c in state.completions] == ["stop", "abort", "abort"]
     engine.assert_idle()
 
 
