@@ -109,6 +109,7 @@ def test_comments_can_be_switched_off(make_gated: MakeGated) -> None:
 
 async def waits_for_comments(engine: ScriptedEngine) -> AsyncGenerator[RequestOutput, None]:
     """Says nothing until three comments were written, then two tokens with two more between."""
+    engine.questions = asyncio.Queue()
     for _ in range(3):
         await engine.questions.get()
     yield delta("one", 5)
@@ -240,6 +241,21 @@ async def test_a_comment_that_nobody_takes_is_the_only_one_and_ends_with_the_str
     await asyncio.sleep(0)
     assert client.sent == []
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_every_interval_of_silence_has_its_comment() -> None:
+    """A comment breaks the silence for the client, and not for the next comment."""
+    client, asked = SlowClient(), list[int]()
+    client.is_open.set()
+    async with EventSender(client.send, counting(asked), 60.0) as sender:
+        for number in (1, 2, 3):
+            sender.look()
+            await asyncio.sleep(0)
+            assert len(asked) == number
+        await sender.send(b"data: 1\n\n")
+        sender.look()
+        assert len(asked) == 3
+    assert client.bodies == [b": c\n\n"] * 3 + [b"data: 1\n\n"]
 
 
 async def test_no_comment_is_sent_after_the_end() -> None:

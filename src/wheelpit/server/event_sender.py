@@ -58,6 +58,7 @@ class EventSender:
 
     async def send(self, event: bytes) -> None:
         """Send one or several events; waits while the client is slow to read."""
+        self._num_sent += 1
         self._is_sending = True
         try:
             await self._write(event)
@@ -69,7 +70,6 @@ class EventSender:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, event: bytes) -> None:
-        self._num_sent += 1
         if not self.has_begun:
             self.has_begun = True
             headers = list(HEADERS)  # middlewares add theirs to it
