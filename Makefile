@@ -8,6 +8,8 @@ PORT ?= 8000
 # First, so that pip does not choose: without a GPU you want a CPU build, a tenth of the size.
 TORCH ?= torch==2.13.0
 ARGS ?=
+SEEDS ?= 10000
+FIRST ?= 0
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help setup serve chat lab test labs-soak lint check format wheel clean
@@ -18,6 +20,7 @@ help:
 	@echo "make chat     talk to it in the terminal"
 	@echo "make lab      write an online server's engine room yourself: set up, and the first step"
 	@echo "make test     run the tests (ARGS=\"-k stop\" for some)"
+	@echo "make simulate SEEDS=$(SEEDS) FIRST=$(FIRST)    the whole engine in virtual time"
 	@echo "make check    format, lint, types and tests, as the CI does"
 	@echo "make wheel    build a wheel into dist/"
 	@echo
@@ -47,6 +50,9 @@ test: $(VENV)/.test-installed
 # Every answer to the labs fifty times, half of them on a busy machine (ARGS="--repeats 10").
 labs-soak: $(VENV)/.test-installed
 	$(BIN)/python labs/tests/soak.py $(ARGS)
+
+simulate: $(VENV)/.test-installed
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
 lint: $(VENV)/.lint-installed
 	$(BIN)/ruff format --check

@@ -1,0 +1,1 @@
+"""The whole engine but its processes in virtual time, where one integer decides everything."""
