@@ -100,6 +100,13 @@ def test_the_queue_time_is_from_arrival_to_the_first_scheduling():
     assert output.queue_s == 2.0
 
 
+def test_a_prompt_of_one_token_has_prompt_logprobs_too():
+    """Nothing predicts its only token, and so the caller got None instead of [None]."""
+    core = make_core()
+    core.add(request("a", [5], prompt_logprobs=1))
+    assert [o.prompt_logprobs for o in run(core)["a"]] == [[], None, None, None]
+
+
 def test_prompt_logprobs_come_once_with_the_first_output():
     core = make_core()
     core.add(request("a", list(range(5, 105)), prompt_logprobs=1))

@@ -209,8 +209,9 @@ class EngineCore:
             message.num_cached_tokens = sequence.num_cached_tokens
             if sequence.first_scheduled_s is not None:
                 message.queue_s = sequence.first_scheduled_s - sequence.added_s
-        if output.prompt_logprobs:
-            message.prompt_logprobs = list(output.prompt_logprobs)
+            if output.token_ids and sequence.params.prompt_logprobs is not None:
+                # Empty for a prompt of one token: nothing predicts that.
+                message.prompt_logprobs = list(output.prompt_logprobs)
         if output.finish_reason is not None:
             message.num_preemptions = sequence.num_preemptions
         return message
