@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 from wheelpit import AsyncEngineArgs
-from wheelpit.engine.admission import Limits, Reservation
 from wheelpit.engine.arrival import Arrival
+from wheelpit.engine.limits import Limits
 from wheelpit.engine.messages import EngineStats, Ready
+from wheelpit.engine.reservation import Reservation
 from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
 from wheelpit.engine.stats import FrontEndStats, StatLogger
 from wheelpit.request import (
@@ -79,8 +80,10 @@ class ScriptedEngine:
         if self.refusal is not None:
             raise self.refusal
         reservations = [
-            Reservation(name, arrival_s=0.0, num_tokens=num_tokens, tenant=arrival.tenant)
-            for name, num_tokens in places
+            Reservation(
+                name, number=number, arrival_s=0.0, num_tokens=num_tokens, tenant=arrival.tenant
+            )
+            for number, (name, num_tokens) in enumerate(places, len(self.reserved))
         ]
         self.reserved += reservations
         return reservations

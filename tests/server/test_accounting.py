@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.server.conftest import GatedServer, MakeGated, MakeServer, RunningServer
@@ -145,6 +149,73 @@ def test_one_id_is_in_the_header_the_body_the_log_and_the_engine(
     name = f"chatcmpl-{response.headers['x-request-id']}"
     assert (response.json()["id"], gated.watcher.next().request_id) == (name, name)
     assert len(lines_of(caplog, name)) == 1
+
+
+NUM_RANDOM = 300
+SHAPES: list[dict[str, Any]] = [
+    {"prompt": "hello"},
+    {"prompt": ["a", "b", "c"]},
+    {"prompt": "hello", "n": 2, "temperature": 1},
+    {"prompt": "hello", "temperature": -1},
+]
+
+
+async def test_however_many_end_at_random_each_is_told_once(
+    make_server: MakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients that stay, leave at any moment, are refused, cancelled or late, all at once."""
+    caplog.set_level(logging.INFO)
+    options = ServerOptions(keep_alive_s=0.01)
+    running = make_server(options, step_ms=1, max_num_seqs=4, max_num_queued_reqs=8)
+    draw = random.Random(7)
+    statuses: Counter[int | str] = Counter()
+
+    async def one(client: httpx.AsyncClient, number: int) -> None:
+        name = f"random-{number}-"
+        body = {
+            **draw.choice(SHAPES),
+            "max_tokens": draw.randint(1, 30),
+            "ignore_eos": True,
+            "stream": draw.random() < 0.5,
+            "queue_timeout": draw.choice([None, 0.02, 5.0]),
+            "timeout": draw.choice([None, 0.03, 5.0]),
+        }
+        leaves_after_s = draw.choice([None, 0.0, 0.005, 0.02, 0.05])
+        is_cancelled = draw.random() < 0.3
+        path, headers = "/v1/completions", {"x-request-id": name}
+        try:
+            async with asyncio.timeout(leaves_after_s):
+                async with client.stream("POST", path, json=body, headers=headers) as response:
+                    if is_cancelled:
+                        await client.delete(f"/v1/requests/{name}")
+                    await response.aread()
+                statuses[response.status_code] += 1
+        except TimeoutError:
+            statuses["left"] += 1
+
+    limits = httpx.Limits(max_connections=60)
+    async with httpx.AsyncClient(base_url=running.url, timeout=60, limits=limits) as client:
+        await asyncio.gather(*(one(client, number) for number in range(NUM_RANDOM)))
+    running.wait_until(lambda: len(running.live) == 0)
+    assert {200, 400, 429, "left"} <= statuses.keys() <= {200, 400, 429, 504, "left"}
+
+    told = Counter(
+        found.group(1)
+        for line in lines_of(caplog, "request cmpl-random-")
+        if (found := re.match(r"request (\S+): ", line))
+    )
+    assert set(told.values()) == {1}
+    text = running.metrics()
+    assert ended(running) == len(told)
+    by_line = Counter(
+        re.split(r"[ ,]", line.partition(": ")[2])[0] for line in lines_of(caplog, "cmpl-random-")
+    )
+    for reason, count in by_line.items():
+        assert ended(running, finished_reason=reason) == count, reason
+    for gauge in ("num_queued_reqs", "num_queued_tokens"):
+        assert running.metric(text, f"wheelpit:{gauge}") == 0
+    refused = lines_of(caplog, "refused (queue_full)")
+    assert running.metric(text, "wheelpit:admission_rejections_total") == len(refused)
 
 
 def test_the_series_are_there_before_anything_happened(server: RunningServer) -> None:

@@ -129,7 +129,7 @@ def test_the_wire_has_them_between_events(commenting: RunningServer) -> None:
     for send in (commenting.chat, commenting.complete):
         response = send(stream=True)
         comments = comments_of(response)
-        assert len(comments) >= 3
+        assert len(comments) >= 3, response.text
         assert set(comments) == {"queued position=3 eta_ms=1200"}
         assert text_of(events_of(response)) == "one two"
 

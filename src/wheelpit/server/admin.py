@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wheelpit.engine.admission import Limits, TenantLimits
+from wheelpit.engine.limits import Limits, TenantLimits
 from wheelpit.errors import ConfigError, ValidationError
 from wheelpit.server.body import read_json
 from wheelpit.server.responses import json_response

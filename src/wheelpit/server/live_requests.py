@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from wheelpit.engine.admission import Reservation
+from wheelpit.engine.reservation import Reservation
 from wheelpit.request import PromptType, SamplingParams
 from wheelpit.server.auth import Principal
 from wheelpit.server.errors import ClientGoneError, UnknownRequestError

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from wheelpit.engine.admission import Limits, Reservation
 from wheelpit.engine.arrival import Arrival
+from wheelpit.engine.limits import Limits
 from wheelpit.engine.messages import Ready
+from wheelpit.engine.reservation import Reservation
 from wheelpit.engine.stats import FrontEndStats, StatLogger
 from wheelpit.request import PromptType, RequestOutput, RequestProgress, SamplingParams
 from wheelpit.text.chat_template import ChatTemplate
