@@ -46,16 +46,22 @@ def demand(is_so: bool, text: str) -> None:
 
 
 @dataclass(slots=True)
-class Record:
-    """One request's history with its engines.
+class SequenceRecord:
+    """One sequence's history with its engines.
 
     num_strikes: engines in a row that failed while it ran, without a token in between.
-    was_alone: no other request was at the last one's.
     """
 
     num_strikes: int = 0
     num_tokens: int = 0
-    num_tokens_before: int = 0
+    num_tokens_sent: int = 0
+
+
+@dataclass(slots=True)
+class Record:
+    """One request's. was_alone, was_killed: of the last engine that failed while it was there."""
+
+    sequences: list[SequenceRecord]
     was_alone: bool = False
     was_killed: bool = False
     num_poisonings: int = 0
@@ -67,7 +73,10 @@ class Ledger:
     def __init__(self, world: World, plan: Plan) -> None:
         self._world = world
         self._plan = plan
-        self.records = {request.number: Record() for request in plan.requests}
+        self.records = {
+            request.number: Record([SequenceRecord() for _ in range(request.n)])
+            for request in plan.requests
+        }
         self.engines: list[SimulatedEngine] = []
         self.num_restarts_ordered = 0
         self.is_replacing = False
@@ -76,7 +85,7 @@ class Ledger:
         self.tenants: SetTenants | None = None
         """What the front end has said last."""
         self._started: set[str] = set()
-        self._on_engine: dict[int, dict[str, int]] = {}
+        self._on_engine: dict[int, dict[str, tuple[int, int]]] = {}
         self._running: dict[str, None] = {}
         self._shares: dict[int, SetTenants | None] = {}
         self._promised: dict[int, deque[SetTenants | None]] = {}
@@ -99,8 +108,13 @@ class Ledger:
             number, index = identify(message.request_id, message.params)
             known = self._on_engine[engine.number]
             demand(message.request_id not in known, f"request {number} is sent twice")
-            known[message.request_id] = number
-            self.records[number].num_tokens_before = self.records[number].num_tokens
+            known[message.request_id] = (number, index)
+            record = self.records[number].sequences[index]
+            record.num_tokens_sent = record.num_tokens
+            demand(
+                len(message.output_token_ids) == record.num_tokens,
+                f"request {number}.{index} is sent with other tokens than it has",
+            )
             self._promised[engine.number].append(self.tenants)
             if self._world.trace is not None:
                 so_far = len(message.output_token_ids)
@@ -178,7 +192,9 @@ class Ledger:
             self._started.update(message.started)
             known = self._on_engine[engine.number]
             for output in message.outputs:
-                self.records[known[output.request_id]].num_tokens += len(output.token_ids)
+                number, index = known[output.request_id]
+                if self._lives(output.request_id):
+                    self.records[number].sequences[index].num_tokens += len(output.token_ids)
             if self._world.trace is not None:
                 self._world.say(f"<- engine {engine.number}: {self._describe(engine, message)}")
         elif self._world.trace is not None:
@@ -195,8 +211,11 @@ class Ledger:
 
     def on_killed(self, engine: SimulatedEngine) -> None:
         if self.is_replacing:
-            for record in self.records.values():
-                record.num_tokens_before = record.num_tokens
+            # No failure, and so no strike; but a token is a token.
+            for number, index in self._on_engine[engine.number].values():
+                record = self.records[number].sequences[index]
+                if record.num_tokens > record.num_tokens_sent:
+                    record.num_strikes = 0
         elif not engine.was_told_end:
             self._on_lost(engine, was_killed=False)
 
@@ -210,17 +229,18 @@ class Ledger:
         now = self._world.clock.now
         self.failures_s.append(now)
         sent = self._on_engine[engine.number]
-        living = {number for sequence_id, number in sent.items() if self._lives(sequence_id)}
-        for number in living:
-            record = self.records[number]
-            ran = any(
-                owner == number and sequence_id in self._running and self._lives(sequence_id)
-                for sequence_id, owner in sent.items()
-            )
-            has_progressed = record.num_tokens > record.num_tokens_before
-            record.num_strikes = (0 if has_progressed else record.num_strikes) + 1 if ran else 0
-            record.was_alone = living == {number}
-            record.was_killed = was_killed
+        living = {key: name for name, key in sent.items() if self._lives(name)}
+        numbers = {number for number, _ in living}
+        for (number, index), name in living.items():
+            request = self.records[number]
+            request.was_alone, request.was_killed = len(numbers) == 1, was_killed
+            record = request.sequences[index]
+            if name not in self._running:
+                record.num_strikes = 0
+            elif record.num_tokens > record.num_tokens_sent:
+                record.num_strikes = 1
+            else:
+                record.num_strikes += 1
 
     def _lives(self, sequence_id: str) -> bool:
         known = self.book._sequences.get(sequence_id)
@@ -282,8 +302,7 @@ class Ledger:
     # --- words
 
     def _name(self, engine: SimulatedEngine, sequence_id: str) -> str:
-        number = self._on_engine[engine.number][sequence_id]
-        index = sequence_id.split("_")[0] if self._plan.request(number).n > 1 else "0"
+        number, index = self._on_engine[engine.number][sequence_id]
         return f"{number}.{index}"
 
     def _describe(self, engine: SimulatedEngine, step: StepOutput) -> str:

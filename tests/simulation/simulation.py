@@ -173,9 +173,10 @@ class Simulation:
         if "died while it ran" in error:
             record = self.front_end.ledger.records[client.request.number]
             wanted = 4 if record.was_killed else 3
+            num_strikes = max(each.num_strikes for each in record.sequences)
             demand(
-                record.num_strikes >= wanted and record.was_alone,
-                f"request {client.request.number} ends with {error!r} after {record.num_strikes} "
+                num_strikes >= wanted and record.was_alone,
+                f"request {client.request.number} ends with {error!r} after {num_strikes} "
                 f"failures{'' if record.was_alone else ', in company'}",
             )
             if self.plan.has_only_poison:

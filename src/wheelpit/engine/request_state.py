@@ -58,12 +58,35 @@ class CompletionState:
         self.was_scheduled = False
         self.is_running = False
         """Scheduled by the engine process that has it now."""
+        self.num_strikes = 0
+        """Crashes in a row at which it was running, without a token in between."""
+        self._num_tokens_sent = 0
         self._output_text = OutputText(tokenizer, params, message.prompt_token_ids)
         self._tokenizer = tokenizer if params.detokenize else None
         self._text = ""
         self._unread_text: list[str] = []
         self._num_read_tokens = 0
         self._has_read_end = False
+
+    @property
+    def has_progressed(self) -> bool:
+        """Has it a token of the present engine, or from the last one that had it?"""
+        return len(self.token_ids) > self._num_tokens_sent
+
+    def send(self) -> None:
+        """It goes to an engine as it is now."""
+        self.is_running = False
+        self._num_tokens_sent = len(self.token_ids)
+
+    def recall(self) -> bool:
+        """The engine has crashed. True if it was running there."""
+        was_running = self.is_running and self.finish_reason is None
+        if not was_running:
+            self.num_strikes = 0
+        else:
+            self.num_strikes = 1 if self.has_progressed else self.num_strikes + 1
+        self.is_running = False
+        return was_running
 
     @property
     def has_news(self) -> bool:
@@ -168,9 +191,6 @@ class RequestState:
         """When it went to the present engine process; None while it is kept in the book."""
         self.was_sent = False
         """Whether it went to any."""
-        self.num_strikes = 0
-        """Crashes in a row at which it was running, without a token in between."""
-        self._num_tokens_sent = 0
         self.timer: Timer | None = None
         """Rings at its next deadline."""
         self.metrics = RequestMetrics(arrival_time=time.time(), queued_ts=reservation.arrival_s)
@@ -187,32 +207,35 @@ class RequestState:
         return self._num_unfinished == 0 or self.exception is not None
 
     @property
-    def has_progressed(self) -> bool:
-        """Has it a token of the present engine, or from the last one that had it?"""
-        return self.metrics.num_generation_tokens > self._num_tokens_sent
+    def num_strikes(self) -> int:
+        """Of the completion that has most: another one's tokens say nothing about that."""
+        unfinished = (each for each in self.completions if each.finish_reason is None)
+        return max((each.num_strikes for each in unfinished), default=0)
+
+    @property
+    def is_past_crash(self) -> bool:
+        """Has each completion under suspicion a token of the present engine?"""
+        return all(
+            each.has_progressed
+            for each in self.completions
+            if each.finish_reason is None and each.num_strikes >= 2
+        )
 
     def send(self, now: float) -> list[AddRequest]:
         """What the engine needs to run it, from where it is; it counts as sent."""
         self.sent_s = now
         self.was_sent = True
-        self._num_tokens_sent = self.metrics.num_generation_tokens
-        return [
-            _continued(message, completion)
-            for message, completion in zip(self.messages, self.completions, strict=True)
-            if completion.finish_reason is None
-        ]
+        messages = []
+        for message, completion in zip(self.messages, self.completions, strict=True):
+            if completion.finish_reason is None:
+                completion.send()
+                messages.append(_continued(message, completion))
+        return messages
 
     def recall(self) -> bool:
-        """The engine is gone: it counts as not sent. True if it was running there."""
-        was_running = any(each.is_running and not each.finish_reason for each in self.completions)
-        if was_running:
-            self.num_strikes = 1 if self.has_progressed else self.num_strikes + 1
-        else:
-            self.num_strikes = 0
+        """The engine has crashed: it counts as not sent. True if it was running there."""
         self.sent_s = None
-        for completion in self.completions:
-            completion.is_running = False
-        return was_running
+        return any([completion.recall() for completion in self.completions])
 
     def apply(self, completion: CompletionState, output: TokenOutput, now: float) -> bool:
         """Add one step's outcome for one completion; True if the engine must abort it."""

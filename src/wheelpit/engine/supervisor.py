@@ -13,8 +13,8 @@ delivered. As the noise of a draw depends on nothing but (seed, position, token)
 the tokens that it would have had.
 
 A crash may be a request's fault. Under suspicion is who was running in two crashes in a row without
-a token in between. Suspects are sent one at a time, alone, until they have a token, and so are past
-where the crash was; then everybody goes on. A suspect that is alone when the engine dies ends with
+a token in between; of several completions, each by itself. Suspects are sent one at a time, alone,
+until they have a token, and so are past where the crash was; then everybody goes on. A suspect that is alone when the engine dies ends with
 "error"; if something killed the engine from outside, it gets one more chance.
 
 An engine hangs if it has work and finishes no step in `stall_timeout_s`. It announces long steps
@@ -283,7 +283,7 @@ class Supervisor:
         self._run_s = step.stats.run_s
         self._book.on_step(step)
         suspect = self.suspect
-        if suspect is not None and (self._book.has_ended(suspect) or suspect.has_progressed):
+        if suspect is not None and (self._book.has_ended(suspect) or suspect.is_past_crash):
             self._suspects.pop(0)
             self._send_requests()
 

@@ -1,0 +1,161 @@
+"""The supervisor with engines that do what a test tells them: who is blamed, who waits for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.fakes import ManualClock, ManualTimers
+from wheelpit.config import SchedulerConfig
+from wheelpit.engine.admission import Admission, Limits
+from wheelpit.engine.messages import (
+    Abort,
+    AddRequest,
+    EngineStats,
+    Ready,
+    StepBegins,
+    StepOutput,
+    TokenOutput,
+)
+from wheelpit.engine.request_book import RequestBook
+from wheelpit.engine.request_state import RequestState
+from wheelpit.engine.restart_settings import RestartSettings
+from wheelpit.engine.supervisor import EngineState, Supervisor
+from wheelpit.request import SamplingParams
+from wheelpit.scheduling.deadlines import Deadlines
+
+READY = Ready("float32", "cpu", 64, 16, 8, 64, 256)
+
+
+class ToldEngine:
+    """Keeps what it is sent; says what it is told to say."""
+
+    def __init__(self) -> None:
+        self.sent: list[object] = []
+        self.is_killed = False
+
+    def send(self, message) -> None:
+        self.sent.append(message)
+
+    def connect(self, on_message, on_end) -> None:
+        self.say, self.end = on_message, on_end
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+    @property
+    def added(self) -> list[str]:
+        """The sequences that it was sent, without those it was to abort."""
+        aborted = {i for each in self.sent if isinstance(each, Abort) for i in each.request_ids}
+        names = [each.request_id for each in self.sent if isinstance(each, AddRequest)]
+        return [name for name in names if name not in aborted]
+
+    def begin(self, *started: str) -> None:
+        """Begin a step that starts these."""
+        self.say(StepBegins(len(started), list(started)))
+
+    def give(self, *names: str, **given) -> None:
+        """Finish a step that brings a token for each of these."""
+        self.say(StepOutput([TokenOutput(name, [7], **given) for name in names], EngineStats()))
+
+
+class Front:
+    """A supervisor with its book, in virtual time."""
+
+    def __init__(self, **settings) -> None:
+        self.clock = ManualClock(100.0)
+        self.timers = ManualTimers(self.clock)
+        self.admission = Admission(Limits(), SchedulerConfig(max_num_seqs=8))
+        self.book = RequestBook(self.admission, self.clock, [], self.timers)
+        self.engines: list[ToldEngine] = []
+        self.deaths: list[BaseException] = []
+        self.supervisor = Supervisor(
+            self.book,
+            self.launch,
+            self.clock,
+            self.timers,
+            RestartSettings(**{"stall_timeout_s": 4.0, "max_restarts": 50, **settings}),
+            self.deaths.append,
+        )
+        self.supervisor.adopt(self.launch(), 1.0)
+
+    def launch(self) -> ToldEngine:
+        self.engines.append(ToldEngine())
+        return self.engines[-1]
+
+    @property
+    def engine(self) -> ToldEngine:
+        return self.engines[-1]
+
+    def submit(self, name: str, n: int = 1, **deadlines: float) -> RequestState:
+        """One that has sequences name0, name1, ..."""
+        now = self.clock.now
+        reservation = self.admission.reserve(
+            name, now, num_tokens=3, num_sequences=n, deadlines=Deadlines(**deadlines)
+        )
+        params = SamplingParams(n=n, max_tokens=50)
+        messages = [
+            AddRequest(f"{name}{i}", [5, 6, 7], params, 50, 0, deadlines=reservation.deadlines)
+            for i in range(n)
+        ]
+        state = RequestState(reservation, None, messages, params, None)
+        self.book.add(state)
+        return state
+
+    def crash(self, *, was_killed: bool = False) -> None:
+        """The engine dies, and the next one comes up."""
+        self.engine.end("exited with status 1", was_killed)
+        self.start_next()
+
+    def start_next(self) -> None:
+        self.wait_until(lambda: self.supervisor.state is EngineState.LOADING)
+        self.engine.say(READY)
+
+    def wait_until(self, holds: Callable[[], bool], limit_s: float = 60.0) -> None:
+        for _ in range(int(limit_s * 10)):
+            if holds():
+                return
+            self.timers.advance(0.1)
+        pytest.fail("it never holds")
+
+
+def ending(state: RequestState) -> list[str | None]:
+    return [completion.finish_reason for completion in state.completions]
+
+
+def test_the_tokens_of_one_completion_do_not_clear_another_of_the_same_request():
+    """One of n = 2 ended every engine, and the other got a token from each before that. Strikes
+    were counted for the request as a whole: there never were two in a row, and the engine was
+    given up because of it, with everybody's requests.
+    """
+    front = Front(max_restarts=3)
+    innocent, poison = front.submit("a"), front.submit("b", n=2)
+    for num_engines in (1, 2, 3):
+        assert len(front.engines) == num_engines
+        front.engine.begin("b0")
+        front.engine.give("b0")
+        front.engine.begin("b1")
+        front.crash()
+    assert ending(poison) == ["error", "error"]
+    assert poison.completions[0].token_ids == [7, 7, 7]
+    assert front.engine.added == ["a0"]
+    assert not innocent.is_finished
+
+
+def test_a_suspect_is_cleared_by_a_token_of_the_completion_under_suspicion():
+    front = Front()
+    front.submit("a")
+    suspect = front.submit("b", n=2)
+    for _ in range(2):
+        front.engine.begin("b0")
+        front.engine.give("b0")
+        front.engine.begin("b1")
+        front.crash()
+    assert front.supervisor.suspect is suspect
+    front.engine.begin("b0", "b1")
+    front.engine.give("b0")
+    assert front.engine.added == ["b0", "b1"]
+    front.engine.give("b1")
+    assert front.supervisor.suspect is None
+    assert front.engine.added == ["b0", "b1", "a0"]
