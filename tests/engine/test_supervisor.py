@@ -159,3 +159,20 @@ def test_a_suspect_is_cleared_by_a_token_of_the_completion_under_suspicion():
     front.engine.give("b1")
     assert front.supervisor.suspect is None
     assert front.engine.added == ["b0", "b1", "a0"]
+
+
+def test_an_engine_that_is_replaced_on_purpose_is_no_strike():
+    """Two restarts by hand during a long prefill put everybody who ran under suspicion, and the
+    first crash after that ended one of them with "error".
+    """
+    front = Front()
+    first, second = front.submit("a"), front.submit("b")
+    for _ in range(3):
+        front.engine.begin("a0", "b0")
+        front.supervisor.restart("a new driver")
+        front.start_next()
+    assert front.supervisor.suspect is None
+    front.engine.begin("a0", "b0")
+    front.crash()
+    assert front.engine.added == ["a0", "b0"]
+    assert ending(first) == ending(second) == [None]

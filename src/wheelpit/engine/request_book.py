@@ -161,15 +161,18 @@ class RequestBook:
         self._only = only
         self._send_kept()
 
-    def close_engine(self) -> list[RequestState]:
-        """The engine is gone: keep everything for the next; returns those that were running."""
+    def close_engine(self, *, has_failed: bool) -> list[RequestState]:
+        """The engine is gone: keep everything for the next; returns those that were running.
+
+        has_failed: it was not ended on purpose, and whoever was running may be why.
+        """
         self._send = _drop
         self._is_open = False
         self._only = None
         self._places.set_order(())
         running = []
         for state in self._requests:
-            if state.sent_s is not None and state.recall():
+            if state.sent_s is not None and state.recall(has_failed=has_failed):
                 running.append(state)
         self._clear_gauges()
         return running

@@ -78,13 +78,13 @@ class CompletionState:
         self.is_running = False
         self._num_tokens_sent = len(self.token_ids)
 
-    def recall(self) -> bool:
-        """The engine has crashed. True if it was running there."""
+    def recall(self, *, has_failed: bool) -> bool:
+        """The engine is gone, and perhaps has failed. True if it was running there."""
         was_running = self.is_running and self.finish_reason is None
-        if not was_running:
+        if self.has_progressed:
             self.num_strikes = 0
-        else:
-            self.num_strikes = 1 if self.has_progressed else self.num_strikes + 1
+        if has_failed:
+            self.num_strikes = self.num_strikes + 1 if was_running else 0
         self.is_running = False
         return was_running
 
@@ -232,10 +232,11 @@ class RequestState:
                 messages.append(_continued(message, completion))
         return messages
 
-    def recall(self) -> bool:
-        """The engine has crashed: it counts as not sent. True if it was running there."""
+    def recall(self, *, has_failed: bool) -> bool:
+        """The engine is gone: it counts as not sent. True if it was running there."""
         self.sent_s = None
-        return any([completion.recall() for completion in self.completions])
+        were_running = [each.recall(has_failed=has_failed) for each in self.completions]
+        return any(were_running)
 
     def apply(self, completion: CompletionState, output: TokenOutput, now: float) -> bool:
         """Add one step's outcome for one completion; True if the engine must abort it."""

@@ -204,14 +204,14 @@ class Supervisor:
         """Replace the engine; the requests go on. Not counted as a failure of it."""
         if self._state in (EngineState.SERVING, EngineState.LOADING):
             log.info("replacing the engine: %s", reason)
-            self._lose_engine()
+            self._lose_engine(has_failed=False)
             self._load()
 
     def close(self, error: EngineDeadError) -> None:
         """End every request with this error, and the engine. Idempotent."""
         if self._state is EngineState.DEAD:
             return
-        self._lose_engine()
+        self._lose_engine(has_failed=False)
         self._die(error)
 
     # --- the engine's life
@@ -291,7 +291,7 @@ class Supervisor:
         """The engine is gone, or must go: its work goes to another, or it was the last."""
         log.error("the engine process %s; %d requests wait", reason, len(self._book))
         alone = self.suspect if self._state is EngineState.SERVING else None
-        self._lose_engine()
+        self._lose_engine(has_failed=True)
         error = EngineDeadError(f"the engine process {reason}")
         # Who kills an engine does not look at what it runs: that is held against a request only
         # if it happens again.
@@ -315,12 +315,14 @@ class Supervisor:
         delay_s = min(FIRST_BACKOFF_S * 2**num_before, MAX_BACKOFF_S) if num_before else 0.0
         self._timer = self._set_timer(delay_s, self._load)
 
-    def _lose_engine(self) -> None:
-        """Kill what is left of the engine and take its work back."""
+    def _lose_engine(self, *, has_failed: bool) -> None:
+        """Kill what is left of the engine and take its work back; if it has failed, that counts
+        against what it was running.
+        """
         self._cancel_timer()
         if self._state is EngineState.SERVING:
             self._suspects = [s for s in self._suspects if not self._book.has_ended(s)]
-            for state in self._book.close_engine():
+            for state in self._book.close_engine(has_failed=has_failed):
                 if state.num_strikes >= 2 and state not in self._suspects:
                     self._suspects.append(state)
         engine, self._engine = self._engine, None
