@@ -12,6 +12,7 @@ from wheelpit.engine.admission import Admission, Limits
 from wheelpit.engine.messages import (
     Abort,
     AddRequest,
+    Call,
     EngineStats,
     Ready,
     StepBegins,
@@ -176,3 +177,38 @@ def test_an_engine_that_is_replaced_on_purpose_is_no_strike():
     front.crash()
     assert front.engine.added == ["a0", "b0"]
     assert ending(first) == ending(second) == [None]
+
+
+def test_a_call_that_is_not_answered_is_work_too():
+    """An engine hung with nothing but a call to answer: nobody looked, and the caller (of
+    `reset_prefix_cache`, or of `pause_generation`) waited for ever.
+    """
+    front = Front()
+    answers: list[object] = []
+    front.supervisor.call(Call(1, "reset_prefix_cache"), answers.append)
+    front.timers.advance(3.9)
+    assert len(front.engines) == 1
+    front.start_next()
+    assert front.engine.sent == [Call(1, "reset_prefix_cache")]
+
+
+def test_an_engine_has_the_whole_timeout_from_when_it_has_work():
+    """The time counted from when somebody last looked at the idle engine, up to a quarter of the
+    timeout before there was anything to do.
+    """
+    front = Front()
+    front.timers.advance(0.9)
+    front.submit("a")
+    front.timers.advance(3.9)
+    assert len(front.engines) == 1
+    assert not front.supervisor.health().is_stalled
+    front.timers.advance(1.2)
+    assert len(front.engines) == 2
+
+
+def test_health_is_good_right_after_a_long_idle_time():
+    """A process that had stood still, idle, called its engine stalled as soon as it had work."""
+    front = Front()
+    front.clock.advance(100.0)
+    front.submit("a")
+    assert not front.supervisor.health().is_stalled

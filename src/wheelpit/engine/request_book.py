@@ -144,9 +144,10 @@ class RequestBook:
     # --- engines come and go
 
     @property
-    def has_sent(self) -> bool:
-        """Does the engine have anything to work on?"""
-        return any(state.sent_s is not None for state in self._requests)
+    def sent_since_s(self) -> float | None:
+        """Since when the engine has had something to work on; None if it has nothing."""
+        sent = (state.sent_s for state in self._requests if state.sent_s is not None)
+        return min(sent, default=None)
 
     def has_ended(self, state: RequestState) -> bool:
         return state not in self._requests

@@ -14,11 +14,13 @@ the tokens that it would have had.
 
 A crash may be a request's fault. Under suspicion is who was running in two crashes in a row without
 a token in between; of several completions, each by itself. Suspects are sent one at a time, alone,
-until they have a token, and so are past where the crash was; then everybody goes on. A suspect that is alone when the engine dies ends with
-"error"; if something killed the engine from outside, it gets one more chance.
+until they have a token, and so are past where the crash was; then everybody goes on. A suspect that
+is alone when the engine dies ends with "error"; if something killed the engine from outside, it
+gets one more chance.
 
-An engine hangs if it has work and finishes no step in `stall_timeout_s`. It announces long steps
-(`StepBegins`), which get time in proportion to their tokens, and loading has a limit of its own.
+An engine hangs if it has had work and finished no step for `stall_timeout_s`. Work is a request
+that it was sent, or a call that it has not answered. It announces long steps (`StepBegins`), which
+get time in proportion to their tokens, and loading has a limit of its own.
 
 Nothing here does I/O, reads a clock or knows asyncio: a clock, timers and a way to launch are
 arguments, so that simulations can run it through any order of events.
@@ -134,6 +136,7 @@ class Supervisor:
         self._state = EngineState.WAITING
         self._tenants: SetTenants | None = None
         self._calls: dict[int, tuple[Call, Callable[[CallResult], None]]] = {}
+        self._called_s = 0.0
         self._ends: deque[float] = deque()
         self._num_restarts = 0
         self._suspects: list[RequestState] = []
@@ -196,6 +199,8 @@ class Supervisor:
 
     def call(self, call: Call, on_result: Callable[[CallResult], None]) -> None:
         """Have the engine run a method; asked again of the next engine if this one dies."""
+        if not self._calls:
+            self._called_s = self._clock()
         self._calls[call.call_id] = (call, on_result)
         if self._state is EngineState.SERVING:
             self._engine_or_fail().send(call)
@@ -263,6 +268,7 @@ class Supervisor:
             case CallResult(call_id=call_id):
                 known = self._calls.pop(call_id, None)
                 if known is not None:
+                    self._progressed_s = self._heard_s
                     known[1](message)
             case Ready():
                 if self._state is EngineState.LOADING:
@@ -361,22 +367,25 @@ class Supervisor:
         if late_s > self._watch_interval_s:
             # This process stood still itself: what the engine said may wait to be read.
             self._progressed_s = max(self._progressed_s, now - 2 * self._watch_interval_s)
-        if not self._book.has_sent:
-            self._progressed_s = now
         if (
             self._state is EngineState.LOADING
             and now - self._loading_since_s > self._loading_limit_s
         ):
             self._on_end(f"was not ready after {self._loading_limit_s:.0f} s")
         elif self._state is EngineState.SERVING and self._is_stalled(now):
-            silent_s = now - self._progressed_s
-            self._on_end(f"has finished no step for {silent_s:.1f} s, with work to do")
+            self._on_end(f"has finished no step for {self._silent_s(now):.1f} s, with work to do")
         else:
             self._watch()
 
     def _is_stalled(self, now: float) -> bool:
-        limit_s = self._settings.stall_timeout_s + self._allowance_s
-        return self._book.has_sent and now - self._progressed_s > limit_s
+        return self._silent_s(now) > self._settings.stall_timeout_s + self._allowance_s
+
+    def _silent_s(self, now: float) -> float:
+        """How long it has had work and got nothing of it done."""
+        since = [self._called_s] if self._calls else []
+        if self._book.sent_since_s is not None:
+            since.append(self._book.sent_since_s)
+        return now - max(self._progressed_s, min(since)) if since else 0.0
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
