@@ -360,7 +360,7 @@ def test_a_deadline_is_kept_while_there_is_no_engine():
     running, queued, free = engine.submit(timeout=1.0), engine.submit(), engine.submit()
     engine.step(3)
     engine.core.abort([state.completions[0].sequence_id for state in (running, queued, free)])
-    engine.book.close_engine()
+    engine.book.close_engine(has_failed=True)
     late = engine.submit(ttft_timeout=0.5)
     engine.timers.advance(0.75)
     assert ending(running) == ("abort", "timeout", 3)

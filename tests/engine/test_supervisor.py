@@ -35,6 +35,7 @@ class ToldEngine:
     def __init__(self) -> None:
         self.sent: list[object] = []
         self.is_killed = False
+        self._started: list[str] = []
 
     def send(self, message) -> None:
         self.sent.append(message)
@@ -54,11 +55,14 @@ class ToldEngine:
 
     def begin(self, *started: str) -> None:
         """Begin a step that starts these."""
+        self._started = list(started)
         self.say(StepBegins(len(started), list(started)))
 
     def give(self, *names: str, **given) -> None:
         """Finish a step that brings a token for each of these."""
-        self.say(StepOutput([TokenOutput(name, [7], **given) for name in names], EngineStats()))
+        started, self._started = self._started, []
+        outputs = [TokenOutput(name, [7], **given) for name in names]
+        self.say(StepOutput(outputs, EngineStats(), started))
 
 
 class Front:
@@ -177,6 +181,79 @@ def test_an_engine_that_is_replaced_on_purpose_is_no_strike():
     front.crash()
     assert front.engine.added == ["a0", "b0"]
     assert ending(first) == ending(second) == [None]
+
+
+def suspect_two(front: Front) -> tuple[RequestState, RequestState]:
+    """Two who ran in two crashes in a row; "bystander" waits."""
+    states = front.submit("a"), front.submit("b")
+    front.submit("bystander")
+    for _ in range(2):
+        front.engine.begin("a0", "b0")
+        front.crash()
+    return states
+
+
+def test_the_next_suspect_is_as_alone_as_the_first():
+    """The first suspect was cleared and ran on beside the second. When it ended the engine after
+    all, with a later token, the second was blamed: it was the one under suspicion.
+    """
+    front = Front()
+    poison, innocent = suspect_two(front)
+    front.engine.begin("a0")
+    front.engine.give("a0")
+    assert front.engine.added == ["b0"]
+    front.engine.give("a0")  # it had not heard of the abort
+    front.engine.begin("b0")
+    front.engine.give("b0")
+    assert front.supervisor.suspect is None
+    resent = [each for each in front.engine.sent if isinstance(each, AddRequest)][-2:]
+    assert [each.request_id for each in resent] == ["a0", "bystander0"]
+    assert resent[0].output_token_ids == poison.completions[0].token_ids == [7, 7]
+    front.engine.begin("a0")
+    front.crash()
+    assert ending(innocent) == ending(poison) == [None]
+
+
+def test_a_suspect_that_was_aborted_is_not_blamed_for_the_next_crash():
+    """Its abort was on its way when the engine died: it ended a second time, with "error"."""
+    front = Front()
+    first, second = suspect_two(front)
+    front.engine.begin("a0")
+    front.crash(was_killed=True)
+    assert front.supervisor.suspect is first
+    assert first.num_strikes == 3
+    front.book.abort(first)
+    front.crash()
+    assert ending(first) == ["abort"]
+    assert front.supervisor.suspect is second
+    assert front.engine.added == ["b0"]
+
+
+def test_nobody_waits_for_a_suspect_that_was_aborted_while_the_engine_hung():
+    """It hung with a suspect alone, whose client then left. So it had no work, and nobody looked;
+    and everybody else waited for the suspect to get a token.
+    """
+    front = Front()
+    states = suspect_two(front)
+    front.engine.begin("a0")
+    for state in states:
+        front.book.abort(state)
+    front.wait_until(lambda: len(front.engines) == 4)
+    front.engine.say(READY)
+    assert front.engine.added == ["bystander0"]
+
+
+def test_nobody_waits_for_a_suspect_whose_time_is_over_when_its_turn_comes():
+    front = Front()
+    states = suspect_two(front)
+    for state in states:
+        state.reservation.deadlines = Deadlines(total_s=front.clock.now + 1.0)
+    front.engine.end("exited with status 1", False)
+    front.wait_until(lambda: front.supervisor.state is EngineState.LOADING)
+    front.clock.advance(1.0)  # no timer has rung yet
+    front.engine.say(READY)
+    assert [ending(state) for state in states] == [["abort"], ["abort"]]
+    assert front.engine.added == ["bystander0"]
 
 
 def test_a_call_that_is_not_answered_is_work_too():

@@ -87,6 +87,8 @@ class Ledger:
         self._started: set[str] = set()
         self._on_engine: dict[int, dict[str, tuple[int, int]]] = {}
         self._running: dict[str, None] = {}
+        self._taken_back: set[str] = set()
+        """Sequences that the engine was told to drop."""
         self._shares: dict[int, SetTenants | None] = {}
         self._promised: dict[int, deque[SetTenants | None]] = {}
         self._was_running: set[Sequence] = set()
@@ -101,14 +103,17 @@ class Ledger:
         self._on_engine[engine.number] = {}
         self._shares[engine.number] = None
         self._promised[engine.number] = deque()
-        self._running = {}
+        self._running, self._taken_back = {}, set()
 
     def on_sent(self, engine: SimulatedEngine, message: object) -> None:
         if isinstance(message, AddRequest):
             number, index = identify(message.request_id, message.params)
             known = self._on_engine[engine.number]
-            demand(message.request_id not in known, f"request {number} is sent twice")
+            is_new = message.request_id not in known or message.request_id in self._taken_back
+            demand(is_new, f"request {number}.{index} is sent twice")
             known[message.request_id] = (number, index)
+            self._taken_back.discard(message.request_id)
+            self._running.pop(message.request_id, None)
             record = self.records[number].sequences[index]
             record.num_tokens_sent = record.num_tokens
             demand(
@@ -121,7 +126,8 @@ class Ledger:
                 self._world.say(
                     f"-> engine {engine.number}: request {number}.{index} from {so_far}"
                 )
-        elif isinstance(message, Abort) and self._world.trace is not None:
+        elif isinstance(message, Abort):
+            self._taken_back.update(message.request_ids)
             names = [self._name(engine, each) for each in message.request_ids]
             self._world.say(f"-> engine {engine.number}: abort {', '.join(names)}")
 
@@ -229,7 +235,11 @@ class Ledger:
         now = self._world.clock.now
         self.failures_s.append(now)
         sent = self._on_engine[engine.number]
-        living = {key: name for name, key in sent.items() if self._lives(name)}
+        living = {
+            key: name
+            for name, key in sent.items()
+            if self._lives(name) and name not in self._taken_back
+        }
         numbers = {number for number, _ in living}
         for (number, index), name in living.items():
             request = self.records[number]

@@ -155,11 +155,15 @@ class RequestBook:
     def open_engine(self, send: Send, only: RequestState | None = None) -> None:
         """There is an engine: send it everything, or for now this request alone.
 
-        send: passes a message to it; must not block.
+        send: passes a message to it; must not block. What it has of others is taken back.
         """
         self._send = send
         self._is_open = True
         self._only = only
+        if only is not None:
+            for state in self._requests:
+                if state is not only and state.sent_s is not None:
+                    self._withdraw(state)
         self._send_kept()
 
     def close_engine(self, *, has_failed: bool) -> list[RequestState]:
@@ -301,6 +305,14 @@ class RequestBook:
         except Exception as error:
             # What the socket's encoder does not know (in `extra_args`, say).
             self._fail(state, error)
+
+    def _withdraw(self, state: RequestState) -> None:
+        """Take a request back from the engine, to send it again later.
+
+        What the engine says of it until it hears of that is still news: it comes before anything
+        that the engine says later, and so before the request is sent again.
+        """
+        self._send(Abort(state.withdraw()))
 
     def _start(self, sequence_id: str, now: float) -> None:
         known = self._sequences.get(sequence_id)

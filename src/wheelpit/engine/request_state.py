@@ -238,6 +238,11 @@ class RequestState:
         were_running = [each.recall(has_failed=has_failed) for each in self.completions]
         return any(were_running)
 
+    def withdraw(self) -> list[str]:
+        """It counts as not sent, though the engine lives; returns what that must drop."""
+        self.sent_s = None
+        return [each.sequence_id for each in self.completions if each.finish_reason is None]
+
     def apply(self, completion: CompletionState, output: TokenOutput, now: float) -> bool:
         """Add one step's outcome for one completion; True if the engine must abort it."""
         metrics = self.metrics

@@ -250,11 +250,21 @@ class Supervisor:
 
     def _send_requests(self) -> None:
         """Let the book send: a suspect alone, or everybody."""
-        while self._suspects and self._book.has_ended(self._suspects[0]):
+        while True:
+            self._suspects = [s for s in self._suspects if not self._book.has_ended(s)]
+            suspect = self.suspect
+            if suspect is not None:
+                log.warning("request %s runs alone for now", suspect.request_id)
+            self._book.open_engine(self._engine_or_fail().send, only=suspect)
+            if suspect is None or not self._book.has_ended(suspect):
+                return
+
+    def _check_suspect(self) -> None:
+        """Go on with the next, or with everybody, once the suspect is cleared or has ended."""
+        suspect = self.suspect
+        if suspect is not None and (self._book.has_ended(suspect) or suspect.is_past_crash):
             self._suspects.pop(0)
-        if self._suspects:
-            log.warning("request %s runs alone for now", self._suspects[0].request_id)
-        self._book.open_engine(self._engine_or_fail().send, only=self.suspect)
+            self._send_requests()
 
     def _on_message(self, message: FromEngine) -> None:
         self._heard_s = self._clock()
@@ -288,21 +298,20 @@ class Supervisor:
             self._token_s = run_s / step.stats.num_scheduled_tokens
         self._run_s = step.stats.run_s
         self._book.on_step(step)
-        suspect = self.suspect
-        if suspect is not None and (self._book.has_ended(suspect) or suspect.is_past_crash):
-            self._suspects.pop(0)
-            self._send_requests()
+        self._check_suspect()
 
     def _on_end(self, reason: str, was_killed: bool = False) -> None:
         """The engine is gone, or must go: its work goes to another, or it was the last."""
         log.error("the engine process %s; %d requests wait", reason, len(self._book))
         alone = self.suspect if self._state is EngineState.SERVING else None
+        if alone is not None and self._book.has_ended(alone):
+            alone = None
         self._lose_engine(has_failed=True)
         error = EngineDeadError(f"the engine process {reason}")
         # Who kills an engine does not look at what it runs: that is held against a request only
         # if it happens again.
         if alone is not None and alone.num_strikes >= (4 if was_killed else 3):
-            self._suspects.pop(0)
+            self._suspects.remove(alone)
             text = f"{alone.num_strikes} engine processes in a row died while it ran"
             log.error("request %s ends: %s", alone.request_id, text)
             self._book.fail(alone, f"{text}; the last one {reason}")
@@ -367,6 +376,9 @@ class Supervisor:
         if late_s > self._watch_interval_s:
             # This process stood still itself: what the engine said may wait to be read.
             self._progressed_s = max(self._progressed_s, now - 2 * self._watch_interval_s)
+        if self._state is EngineState.SERVING:
+            # A suspect may have been aborted; an engine that hangs does not say that it heard.
+            self._check_suspect()
         if (
             self._state is EngineState.LOADING
             and now - self._loading_since_s > self._loading_limit_s
