@@ -176,6 +176,20 @@ async def main() -> None:
         engine.shutdown()
 
 
+async def answer(question: str) -> None:
+    """Ask one question and show the answer while it is being generated (given; TODO 4b at work)."""
+    engine = await create_async_engine()
+    try:
+        sampling_params = SamplingParams(temperature=0.0, max_tokens=200)
+        request_id = generate_request_id()
+        async for piece in stream_text(engine, ask(question), sampling_params, request_id):
+            print(piece, end="", flush=True)
+        print()
+    finally:
+        engine.shutdown()
+
+
 if __name__ == "__main__":
     with stop_at_open_todo():
-        asyncio.run(main())
+        # python starter.py "What is a coroutine?" answers that; without a question, main() runs.
+        asyncio.run(answer(" ".join(sys.argv[1:])) if sys.argv[1:] else main())

@@ -89,9 +89,9 @@ class TestTodo2RequestId:
                 raise Failure("L2-2-NONE", shown)
             if not isinstance(made, str):
                 raise Failure("L2-2-TYPE", shown, kind=type(made).__name__)
-            if not made.startswith(f"{prefix}-"):
+            if not made.startswith(prefix):
                 raise Failure("L2-2-PREFIX", shown, prefix=prefix)
-            if not re.fullmatch(r"[^\s()\[\]{}]+", made[len(prefix) + 1 :]):
+            if not re.fullmatch(r"-[^\s()\[\]{}]+", made.removeprefix(prefix)):
                 raise Failure("L2-2-FORMAT", shown)
 
     def test_never_repeats(self, lab: Lab) -> None:

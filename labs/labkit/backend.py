@@ -57,7 +57,7 @@ except ModuleNotFoundError as error:
     raise ImportError(
         f"cannot import AsyncLLMEngine: {error.name} is not installed in {sys.prefix}. "
         "In the lab's folder: pip install -r requirements.txt"
-    ) from error
+    ) from None
 
 __all__ = [
     "DEFAULT_MODEL",

@@ -16,6 +16,8 @@ One a test module; made by the plugin, used from the main thread.
 
 from __future__ import annotations
 
+import builtins
+import difflib
 import inspect
 import os
 import re
@@ -39,7 +41,7 @@ from labkit.looprunner import (
     Unretrieved,
 )
 from labkit.places import command, engine_folders
-from labkit.stacks import Owners, Place, place_of_error
+from labkit.stacks import Owners, Place, file_of_error, place_of_error
 
 CODES = {
     Hung: "LAB-HANG",
@@ -186,7 +188,10 @@ class Lab:
                 return Failure(code, {"python said": raised}, place=place, **values)
         if place is None:
             return None
-        return Failure("LAB-RAISED", {"your code raised": Shown(_in_a_line(error))}, place=place)
+        raised = Shown(_in_a_line(error) + _suggestion(error))
+        if self.stage.function is None and self.owners.is_ours(file_of_error(error)):
+            return Failure("LAB-ENGINE", {"the engine said": raised}, place=place)
+        return Failure("LAB-RAISED", {"your code raised": raised}, place=place)
 
     def close(self) -> None:
         """End what the tests started, the last first, then the loop."""
@@ -266,6 +271,20 @@ def _flat(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [inner for each in error.exceptions for inner in _flat(each)]
     return [error]
+
+
+def _suggestion(error: BaseException) -> str:
+    """Return what may have been meant by a misspelt name, as Python's own tracebacks do."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    known: list[str] = []
+    if isinstance(error, AttributeError):
+        known = dir(error.obj)
+    elif isinstance(error, NameError) and traceback is not None:
+        known = [*traceback.tb_frame.f_locals, *traceback.tb_frame.f_globals, *dir(builtins)]
+    meant = difflib.get_close_matches(getattr(error, "name", None) or "", known, n=1)
+    return f" (did you mean {meant[0]}?)" if meant and meant[0] != error.name else ""
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ below concerns only test classes that have a `todo`, in modules that have a `LAB
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 
@@ -24,16 +25,24 @@ LEAVE_S = 0.5
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the grader; several labs in one run share it."""
-    if not config.pluginmanager.has_plugin("labkit"):
-        config.pluginmanager.register(Grader(), "labkit")
+    """Register the grader; several labs in one run share it.
+
+    Raises UsageError, a line without a traceback, if there is no engine to grade with.
+    """
+    if config.pluginmanager.has_plugin("labkit"):
+        return
+    try:
+        importlib.import_module("labkit.backend")
+    except ImportError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(Grader(), "labkit")
 
 
 class Grader:
     """Grades every lab of one run of pytest."""
 
     def __init__(self) -> None:
-        self._labs: dict[Any, Lab] = {}
+        self._labs: dict[ModuleType, Lab] = {}
         self._status: int = 0
         self._began = time.monotonic()
         self._threads_before = set(threading.enumerate())
@@ -104,7 +113,7 @@ class Grader:
         # Daemons too: Python waits for an executor's threads whether they are or not.
         return set(threading.enumerate()) - self._threads_before
 
-    def _lab_of(self, module: Any) -> Lab:
+    def _lab_of(self, module: ModuleType) -> Lab:
         if module not in self._labs:
             self._labs[module] = Lab(module)
         return self._labs[module]

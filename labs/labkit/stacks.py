@@ -83,9 +83,14 @@ def place_of_error(error: BaseException, owners: Owners) -> Place | None:
     return place
 
 
-def is_raised_by_learner(error: BaseException, owners: Owners) -> bool:
-    """Tell whether an exception came through the learner's code."""
-    return place_of_error(error, owners) is not None
+def file_of_error(error: BaseException) -> str:
+    """Return the file whose code raised an exception."""
+    file = ""
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        traceback = traceback.tb_next
+    return file
 
 
 def place_of_task(task: asyncio.Task[Any], owners: Owners) -> Place | None:

@@ -29,7 +29,7 @@ from variant import LAB02, Variant, load  # noqa: E402
 README = HERE / "README.md"
 BEGIN, END = "<!-- soak: begin -->\n", "<!-- soak: end -->\n"
 
-FULL_EVERY = 4
+FULL_EVERY = 10
 """Each so many repeats the solution also runs on the real engine, as a learner runs it."""
 
 
@@ -70,7 +70,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=60.0, help="Stop after this long.")
-    parser.add_argument("--processes", type=int, default=4, help="Most of grading is waiting.")
+    parser.add_argument("--processes", type=int, default=8, help="Most of grading is waiting.")
     cores = os.cpu_count() or 1
     parser.add_argument("--burners", type=int, default=2 * cores, help="Busy loops for the load.")
     return parser.parse_args()

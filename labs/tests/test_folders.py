@@ -121,8 +121,8 @@ UNLOADABLE = {
     "division": ("def preview", "1 / 0\n\ndef preview", "LAB-LOAD", "ZeroDivisionError"),
     "endless": ("def preview", "while True:\n    pass\n\ndef preview", "LAB-STUCK", "while True:"),
     "unguarded": (
-        'if __name__ == "__main__":\n    with stop_at_open_todo():\n        asyncio.run',
-        "asyncio.run",
+        'if __name__ == "__main__":\n    with stop_at_open_todo():\n',
+        "if True:\n    if True:\n",
         "LAB-UNGUARDED",
         'belongs under if __name__ == "__main__":',
     ),
@@ -208,6 +208,23 @@ def test_what_never_ends_is_named_and_the_run_ends(folder, name):
     text = (folder / "starter.py").read_text().splitlines()
     first = text.index("async def collect_output(stream):") + 1
     assert first < line <= first + len(function.splitlines())
+
+
+def test_an_engine_that_fails_is_not_the_learners_fault(folder):
+    """vLLM's stand-in refuses a second GPU: so does a machine that is not fit for the model."""
+    one, two = "tensor_parallel_size: int = 1", "tensor_parallel_size: int = 2"
+    write_starter(folder, SOLUTION.replace(one, two))
+    text = (
+        (folder / "test_lab.py")
+        .read_text()
+        .replace("DEFAULT_MODEL, 1, 0.9", "DEFAULT_MODEL, 2, 0.9")
+    )
+    (folder / "test_lab.py").write_text(
+        text.replace('"lab/model-b", 1, 0.9', '"lab/model-b", 2, 0.9')
+    )
+    done = grade(folder, "-k", "live", LAB_BACKEND="vllm", PYTHONPATH=str(HERE / "stand_in"))
+    assert done.codes == {"live": "LAB-ENGINE"}, done.out
+    assert "there is 1 GPU" in " ".join(done.out.split())
 
 
 @pytest.mark.parametrize(

@@ -493,6 +493,16 @@ def test_an_engine_that_is_not_installed_is_a_sentence(tmp_path):
     assert last.endswith("pip install -r requirements.txt")
 
 
+def test_without_an_engine_pytest_says_so_in_a_line(tmp_path):
+    """PYTHONPATH has pytest and all else, but Wheelpit only as an editable install, unread."""
+    folder = copy_lab(tmp_path)
+    needs = str(Path(pytest.__file__).resolve().parents[1])
+    done = run(folder, "-S", "-m", "pytest", "test_lab.py", PYTHONPATH=needs)
+    assert done.out == ""
+    [line] = done.err.strip().splitlines()
+    assert line.startswith("ERROR: cannot import AsyncLLMEngine: wheelpit is not installed in ")
+
+
 def test_without_an_install_the_source_tree_around_is_used():
     """PYTHONPATH has what Wheelpit needs, but no .pth file is read there: no editable install."""
     needs = str(Path(pytest.__file__).resolve().parents[1])

@@ -67,6 +67,7 @@ def test_the_commands_are_the_ones_that_are_run_here():
         "python -m labkit.hint 1",
         "python -m labkit.watch",
         "python starter.py",
+        'python starter.py "What is a coroutine?"',
     ]
 
 
@@ -127,6 +128,12 @@ def test_the_expected_output_has_the_designed_lines(script):
     assert len(lines) == len(patterns)
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(pattern, line), line
+
+
+def test_a_question_is_answered(folder):
+    done = run(folder, "starter.py", "What is a coroutine?", PYTHONPATH=NO_NETWORK)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("Coroutines are a more generalized form of subroutines.")
 
 
 def test_the_solution_passes_every_stage_without_network(graded):

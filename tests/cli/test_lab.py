@@ -93,6 +93,14 @@ def test_an_installed_wheel_has_its_own(tmp_path, monkeypatch):
     assert command.labs_folder() == package / "labs"
 
 
+def test_the_wheel_has_what_a_learners_folder_is_made_of_and_not_the_labs_tests():
+    builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT))
+    names = {file.distribution_path for file in builder.recurse_included_files()}
+    for name in (f"{NAME}/starter.py", "labkit/hints.toml", "pytest.ini", "AGENTS.md"):
+        assert f"wheelpit/labs/{name}" in names
+    assert not [name for name in names if name.startswith("wheelpit/labs/tests")]
+
+
 def test_an_installation_without_labs_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("wheelpit.__file__", str(tmp_path / "a" / "wheelpit" / "__init__.py"))
     done = run("lab")
