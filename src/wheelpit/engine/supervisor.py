@@ -20,7 +20,9 @@ gets one more chance.
 
 An engine hangs if it has had work and finished no step for `stall_timeout_s`. Work is a request
 that it was sent, or a call that it has not answered. It announces long steps (`StepBegins`), which
-get time in proportion to their tokens, and loading has a limit of its own.
+get time in proportion to their tokens. Where steps have been slow lately, the next gets time in
+proportion to that, and after each engine that was taken for hung the next one gets twice as long: a
+machine that is merely slow gets there, too. Loading has a limit of its own.
 
 Nothing here does I/O, reads a clock or knows asyncio: a clock, timers and a way to launch are
 arguments, so that simulations can run it through any order of events.
@@ -63,6 +65,18 @@ MIN_LOADING_S = 60.0
 
 LONG_STEP_SLACK = 20.0
 """A long step may take so many times what its tokens took in recent steps."""
+
+SLOW_STEP_SLACK = 10.0
+"""Any step may take so many times what steps have taken lately."""
+
+STEP_GAIN = 0.2
+"""Share of the newest step in what steps have taken lately."""
+
+HEALTHY_STEPS = 100
+"""After so many steps of an engine, those that hung before it are forgotten."""
+
+MAX_PATIENCE = 32
+"""How many times the stall timeout may be doubled, as a factor."""
 
 UNKNOWN_TOKEN_S = 0.05
 """What a token is taken to cost before any step was seen."""
@@ -143,6 +157,9 @@ class Supervisor:
         self._heard_s = clock()
         self._progressed_s = self._heard_s
         self._allowance_s = 0.0
+        self._step_s = 0.0
+        self._num_steps = 0
+        self._patience = 1
         self._token_s = UNKNOWN_TOKEN_S
         self._run_s = 0.0
         self._loading_since_s = self._heard_s
@@ -239,7 +256,8 @@ class Supervisor:
         """The engine is ready: send it everything."""
         self._state = EngineState.SERVING
         self._heard_s = self._progressed_s = self._clock()
-        self._allowance_s = self._run_s = 0.0
+        self._allowance_s = self._step_s = self._run_s = 0.0
+        self._num_steps = 0
         engine = self._engine_or_fail()
         if self._tenants is not None:
             engine.send(self._tenants)
@@ -291,6 +309,10 @@ class Supervisor:
                 pass
 
     def _on_step(self, step: StepOutput) -> None:
+        self._step_s += STEP_GAIN * (self._silent_s(self._heard_s) - self._step_s)
+        self._num_steps += 1
+        if self._num_steps == HEALTHY_STEPS:
+            self._patience = 1
         self._progressed_s = self._heard_s
         self._allowance_s = 0.0
         run_s = step.stats.run_s - self._run_s
@@ -385,12 +407,14 @@ class Supervisor:
         ):
             self._on_end(f"was not ready after {self._loading_limit_s:.0f} s")
         elif self._state is EngineState.SERVING and self._is_stalled(now):
+            self._patience = min(2 * self._patience, MAX_PATIENCE)
             self._on_end(f"has finished no step for {self._silent_s(now):.1f} s, with work to do")
         else:
             self._watch()
 
     def _is_stalled(self, now: float) -> bool:
-        return self._silent_s(now) > self._settings.stall_timeout_s + self._allowance_s
+        limit_s = self._patience * self._settings.stall_timeout_s + self._allowance_s
+        return self._silent_s(now) > limit_s + SLOW_STEP_SLACK * self._step_s
 
     def _silent_s(self, now: float) -> float:
         """How long it has had work and got nothing of it done."""
