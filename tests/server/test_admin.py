@@ -228,6 +228,10 @@ def test_the_description_has_the_new_routes_and_fields(running: RunningServer) -
     assert "post" in paths["/v1/requests/{request_id}/cancel"]
     assert "delete" in paths["/v1/requests/{request_id}"]
     schemas = described["components"]["schemas"]
+    answers = paths["/v1/completions"]["post"]["responses"]
+    assert {"200", "400", "404", "429", "504"} <= set(answers)
+    reference = answers["429"]["content"]["application/json"]["schema"]["$ref"]
+    assert reference.rpartition("/")[2] in schemas
     for name in ("ChatRequest", "CompletionRequest"):
         for field in ("timeout", "queue_timeout", "ttft_timeout"):
             assert field in schemas[name]["properties"]

@@ -17,6 +17,7 @@ from wheelpit.server.cancel import CancelRoute
 from wheelpit.server.chat import ChatRoute
 from wheelpit.server.completions import CompletionRoute
 from wheelpit.server.error_answers import FaultBoundary, answer_http_exception
+from wheelpit.server.errors import BAD_REQUEST, LATE, OVERLOAD, UNKNOWN
 from wheelpit.server.http_metrics import CountRequests, HttpMetrics
 from wheelpit.server.metrics import EngineMetrics, new_registry
 from wheelpit.server.openapi import DocsRoutes, describe, describe_answer
@@ -128,16 +129,17 @@ def _registry(service: Service, http_metrics: HttpMetrics) -> CollectorRegistry:
 
 def _add_generation_routes(app: FastAPI, service: Service) -> None:
     tokenize = TokenizeRoutes(service)
+    faults = (BAD_REQUEST, UNKNOWN, OVERLOAD[service.options.overload_status], LATE)
     for path, endpoint, description in (
         (
             "/v1/chat/completions",
             ChatRoute(service).create,
-            describe(ChatRequest, ChatAnswer),
+            describe(ChatRequest, ChatAnswer, *faults),
         ),
         (
             "/v1/completions",
             CompletionRoute(service).create,
-            describe(CompletionRequest, CompletionAnswer),
+            describe(CompletionRequest, CompletionAnswer, *faults),
         ),
         ("/tokenize", tokenize.tokenize, describe(TokenizeRequest, TokenizeAnswer)),
         ("/detokenize", tokenize.detokenize, describe(DetokenizeRequest, DetokenizeAnswer)),
@@ -158,7 +160,7 @@ def _add_cancel_routes(app: FastAPI, service: Service) -> None:
             route.cancel,
             methods=[method],
             response_model=None,
-            openapi_extra=describe_answer(CancelAnswer),
+            openapi_extra=describe_answer(CancelAnswer, UNKNOWN),
         )
 
 
@@ -167,7 +169,7 @@ def _add_admin_routes(app: FastAPI, service: Service) -> None:
     routes = AdminRoutes(service)
     for method, endpoint, description in (
         ("GET", routes.limits, describe_answer(LimitsAnswer)),
-        ("PATCH", routes.update_limits, describe(LimitsPatch, LimitsAnswer)),
+        ("PATCH", routes.update_limits, describe(LimitsPatch, LimitsAnswer, BAD_REQUEST)),
     ):
         app.add_api_route(
             "/admin/limits",

@@ -80,6 +80,7 @@ FORBIDDEN = Fault(403, "PermissionDeniedError")
 UNKNOWN = Fault(404, "NotFoundError")
 WRONG_METHOD = Fault(405, "Method Not Allowed")
 INTERNAL = Fault(500, "InternalServerError")
+LATE = Fault(504, "GatewayTimeoutError")
 
 HEALTHY, UNHEALTHY = 200, 503
 
@@ -92,7 +93,7 @@ FAULTS: tuple[tuple[tuple[type[Exception], ...], Fault], ...] = (
     ((BadBodyError,), Fault(400, "Bad Request")),
     ((ClientGoneError,), Fault(499, "ClientClosedRequest")),
     ((NotImplementedError,), Fault(501, "NotImplementedError")),
-    ((DeadlineMissedError,), Fault(504, "GatewayTimeoutError")),
+    ((DeadlineMissedError,), LATE),
     ((ServerError,), INTERNAL),
     ((ClientError, ValueError, TypeError, OverflowError), BAD_REQUEST),
 )

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
 from wheelpit.server.admin import LimitsAnswer, LimitsPatch
+from wheelpit.server.errors import Fault
 from wheelpit.server.protocol import (
     ChatRequest,
     CompletionRequest,
@@ -22,6 +23,7 @@ from wheelpit.server.responses import (
     ChatAnswer,
     CompletionAnswer,
     DetokenizeAnswer,
+    ErrorAnswer,
     TokenizeAnswer,
     json_response,
 )
@@ -37,21 +39,28 @@ STRUCTS = (
     ChatAnswer,
     CompletionAnswer,
     DetokenizeAnswer,
+    ErrorAnswer,
     TokenizeAnswer,
 )
 
 REF = "#/components/schemas/{name}"
 
 
-def describe(body: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dict[str, Any]:
+def describe(
+    body: type[msgspec.Struct], answer: type[msgspec.Struct], *faults: Fault
+) -> dict[str, Any]:
     """What a route that reads its own body adds to its description."""
     content = {"required": True, "content": _json_content(body)}
-    return {"requestBody": content, **describe_answer(answer)}
+    return {"requestBody": content, **describe_answer(answer, *faults)}
 
 
-def describe_answer(answer: type[msgspec.Struct]) -> dict[str, Any]:
-    """Likewise for a route without a body."""
-    return {"responses": {"200": {"description": "the answer", "content": _json_content(answer)}}}
+def describe_answer(answer: type[msgspec.Struct], *faults: Fault) -> dict[str, Any]:
+    """Likewise for a route without a body. faults: errors that are worth a client's care."""
+    responses = {"200": {"description": "the answer", "content": _json_content(answer)}}
+    for fault in faults:
+        content = _json_content(ErrorAnswer)
+        responses[str(fault.status)] = {"description": fault.kind, "content": content}
+    return {"responses": responses}
 
 
 class DocsRoutes:

@@ -119,6 +119,23 @@ class DetokenizeAnswer(msgspec.Struct):
     prompt: str
 
 
+class ErrorDetail(msgspec.Struct, kw_only=True):
+    """reason: why a request was refused, or ended. estimate_s: the wait that it would have had."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+    reason: str | msgspec.UnsetType = msgspec.UNSET
+    estimate_s: float | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class ErrorAnswer(msgspec.Struct):
+    """The answer of every route to what it cannot do."""
+
+    error: ErrorDetail
+
+
 class CancelAnswer(msgspec.Struct, kw_only=True):
     """The answer to a cancellation. num_cancelled: more than 1 if they have one id."""
 
