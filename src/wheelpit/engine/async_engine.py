@@ -416,7 +416,7 @@ class AsyncLLMEngine:
 
     def add_stat_logger(self, logger: StatLogger) -> None:
         """Let a watcher hear of every step and every finished request from now on."""
-        self._book.add_stat_logger(logger)
+        self._book.watchers.add(logger)
 
     async def do_log_stats(self) -> None:
         """Write the current state to the log."""

@@ -24,7 +24,13 @@ from wheelpit.engine.admission import Admission
 from wheelpit.engine.messages import Abort, AddRequest, EngineStats, StepOutput, TokenOutput
 from wheelpit.engine.queue_places import QueuePlaces
 from wheelpit.engine.request_state import CompletionState, RequestState, Timer
-from wheelpit.engine.stats import FinishedRequest, FrontEndStats, StatLogger, StepRecord
+from wheelpit.engine.stats import (
+    FinishedRequest,
+    FrontEndStats,
+    StatLogger,
+    StepRecord,
+    Watchers,
+)
 from wheelpit.errors import EngineGenerateError
 from wheelpit.request import RequestProgress
 
@@ -55,7 +61,7 @@ class RequestBook:
         self._send: Send = _drop
         self._admission = admission
         self._clock = clock
-        self._stat_loggers = list(stat_loggers)
+        self.watchers = Watchers(stat_loggers)
         self._set_timer = set_timer
         self._is_on_hold = False
         self._is_open = False
@@ -100,9 +106,6 @@ class RequestBook:
         if not self._is_on_hold:
             eta_s = self._admission.wait_s(state.reservation, num_ahead, self._clock())
         return RequestProgress(state="queued", position=num_ahead + 1, eta_s=eta_s)
-
-    def add_stat_logger(self, logger: StatLogger) -> None:
-        self._stat_loggers.append(logger)
 
     def stats(self) -> FrontEndStats:
         return FrontEndStats(
@@ -271,12 +274,12 @@ class RequestBook:
             self._send(Abort(aborts))
         self._num_prompt_tokens += record.num_prompt_tokens
         self._num_generation_tokens += record.num_generation_tokens
-        self._tell(lambda logger: logger.on_step(record))
+        self.watchers.on_step(record)
 
     def report(self, record: FinishedRequest) -> None:
         """Count a request that has ended, and tell the watchers; once for each."""
         self._num_finished += 1
-        self._tell(lambda logger: logger.on_request_finished(record))
+        self.watchers.on_request_finished(record)
 
     # --- inside
 
@@ -410,15 +413,6 @@ class RequestBook:
         now = self._clock()
         state.reservation.release(now)
         self.report(state.describe(now))
-
-    def _tell(self, message: Callable[[StatLogger], None]) -> None:
-        """Pass something on to every watcher; one that raises is dropped, requests go on."""
-        for logger in list(self._stat_loggers):
-            try:
-                message(logger)
-            except Exception:
-                log.exception("stat logger %r failed and is removed", logger)
-                self._stat_loggers.remove(logger)
 
 
 def _drop(message: AddRequest | Abort) -> None:

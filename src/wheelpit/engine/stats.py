@@ -7,7 +7,7 @@ monotonic clock. Nothing here is mutated after it was handed out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -111,6 +111,30 @@ class StatLogger(Protocol):
     def on_request_finished(self, record: FinishedRequest) -> None:
         """A request has ended, or was refused: called exactly once for each."""
         ...
+
+
+class Watchers:
+    """The StatLoggers of one engine; one that raises is dropped, and requests go on."""
+
+    def __init__(self, stat_loggers: Sequence[StatLogger]) -> None:
+        self._stat_loggers = list(stat_loggers)
+
+    def add(self, logger: StatLogger) -> None:
+        self._stat_loggers.append(logger)
+
+    def on_step(self, record: StepRecord) -> None:
+        self._tell(lambda logger: logger.on_step(record))
+
+    def on_request_finished(self, record: FinishedRequest) -> None:
+        self._tell(lambda logger: logger.on_request_finished(record))
+
+    def _tell(self, message: Callable[[StatLogger], None]) -> None:
+        for logger in list(self._stat_loggers):
+            try:
+                message(logger)
+            except Exception:
+                log.exception("stat logger %r failed and is removed", logger)
+                self._stat_loggers.remove(logger)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
