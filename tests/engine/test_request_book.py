@@ -244,6 +244,25 @@ def test_a_detokenizer_that_fails_at_the_end_still_gives_back_the_place(end):
     assert record_of(engine).finish_reason == "error"
 
 
+@pytest.mark.parametrize("name", ["on_step", "on_request_finished"])
+def test_a_watcher_that_raises_is_dropped_and_requests_go_on(name):
+    engine = VirtualEngine()
+    calls = []
+
+    def raises(record):
+        calls.append(record)
+        raise RuntimeError("a dashboard is down")
+
+    silent = {"on_step": lambda record: None, "on_request_finished": lambda record: None}
+    engine.book.watchers.add(SimpleNamespace(**{**silent, name: raises}))
+    states = [engine.submit(max_tokens=3) for _ in range(2)]
+    engine.run()
+    assert [ending(state)[0] for state in states] == ["length"] * 2
+    assert len(calls) == 1
+    assert len(engine.watcher.finished) == 2
+    engine.assert_idle()
+
+
 # --- deadlines
 
 
