@@ -239,7 +239,7 @@ async def priorities(bench: Bench) -> list[Row]:
     async with bench.serve(
         "--scheduling-policy",
         "priority",
-        "--priority-ageing-s",
+        "--priority-ageing",
         "1",
         "--max-num-queued-reqs",
         "none",
@@ -473,10 +473,8 @@ async def disconnects(bench: Bench) -> list[Row]:
             host = load.server.url.removeprefix("http://")
             reader, writer = await asyncio.open_connection(*host.split(":"))
             body = load.body(64, 128)
-            head = (
-                f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-            )
-            writer.write(head.encode() + body)
+            head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             for _ in range(draw.randint(1, 60)):
                 await reader.readline()
             writer.close()
