@@ -19,7 +19,7 @@ from wheelpit.engine.messages import (
     StepOutput,
     TokenOutput,
 )
-from wheelpit.engine.request_book import RequestBook
+from wheelpit.engine.request_book import OVERDUE_S, RequestBook
 from wheelpit.engine.request_state import RequestState
 from wheelpit.engine.restart_settings import RestartSettings
 from wheelpit.engine.supervisor import EngineState, Supervisor
@@ -289,3 +289,32 @@ def test_health_is_good_right_after_a_long_idle_time():
     front.clock.advance(100.0)
     front.submit("a")
     assert not front.supervisor.health().is_stalled
+
+
+def test_who_has_started_does_not_miss_the_queues_deadline_in_a_long_step():
+    """A long first step was announced, and in it the queue's deadline passed: the front end knew of
+    nobody who had started until the step's end, and ended the request as never started. If the
+    engine died in that step, the next one got the deadline again.
+    """
+    front = Front()
+    state = front.submit("a", queue_s=front.clock.now + 1.0)
+    front.engine.begin("a0")
+    assert (front.admission.num_queued, front.admission.num_running) == (0, 1)
+    front.timers.advance(2.0)
+    assert ending(state) == [None]
+    front.crash()
+    resent = front.engine.sent[-1]
+    assert isinstance(resent, AddRequest)
+    assert resent.deadlines == Deadlines()
+
+
+@pytest.mark.parametrize("timeout_s", [n / 100 for n in range(1, 60)])
+def test_no_deadline_is_lost_to_rounding(timeout_s):
+    """moment + 0.25 had come, but moment had not been 0.25 s ago: so neither was the request ended
+    nor the timer set again. Sums are rounded worst where they cross a power of two.
+    """
+    front = Front()
+    front.clock.now = 1023.7
+    state = front.submit("a", total_s=1023.7 + timeout_s)
+    front.timers.advance(timeout_s + OVERDUE_S + 0.01)
+    assert ending(state) == ["abort"]

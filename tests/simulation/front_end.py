@@ -110,10 +110,15 @@ class SimulatedLink:
         self.check()
         future: asyncio.Future[CallResult] = self._world.loop.create_future()
         self._num_calls += 1
-        self.supervisor.call(
-            Call(self._num_calls, method),
-            lambda result: None if future.done() else future.set_result(result),
-        )
+        number = self._num_calls
+
+        def resolve(result: CallResult) -> None:
+            del self._ledger.calls_s[number]
+            if not future.done():
+                future.set_result(result)
+
+        self._ledger.calls_s[number] = self._world.clock.now
+        self.supervisor.call(Call(number, method), resolve)
         result = await future
         self.check()
         if result.error is not None:

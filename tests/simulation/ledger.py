@@ -18,12 +18,14 @@ from wheelpit.engine.messages import (
     Abort,
     AddRequest,
     Call,
+    CallResult,
     FromEngine,
+    Ready,
     SetTenants,
     StepBegins,
     StepOutput,
 )
-from wheelpit.engine.request_book import OVERDUE_S, RequestBook
+from wheelpit.engine.request_book import OVERDUE_S, SHORTEST_TIMER_S, RequestBook
 from wheelpit.engine.supervisor import EngineState, Supervisor
 from wheelpit.scheduling.batch import ScheduledBatch
 from wheelpit.scheduling.sequence import Sequence, SequenceStatus
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 EPSILON_S = 1e-6
 """What sums of seconds may be off by."""
+
+LATE_S = OVERDUE_S + SHORTEST_TIMER_S + EPSILON_S
+"""By how much nobody outlives a deadline, as long as the front end does not stand still."""
 
 
 class Violation(BaseException):
@@ -82,13 +87,20 @@ class Ledger:
         self.is_replacing = False
         """The supervisor was told to end this engine: that is no failure."""
         self.failures_s: list[float] = []
+        self.calls_s: dict[int, float] = {}
+        """When the calls were made that are not answered."""
         self.tenants: SetTenants | None = None
         """What the front end has said last."""
         self._started: set[str] = set()
         self._on_engine: dict[int, dict[str, tuple[int, int]]] = {}
         self._running: dict[str, None] = {}
+        self._ever_sent: set[int] = set()
         self._taken_back: set[str] = set()
         """Sequences that the engine was told to drop."""
+        self._sent_s: dict[str, float] = {}
+        self._progressed_s = 0.0
+        self.announced: set[tuple[int, int]] = set()
+        """(request, index) of the sequences that are known to have started while they lived."""
         self._shares: dict[int, SetTenants | None] = {}
         self._promised: dict[int, deque[SetTenants | None]] = {}
         self._was_running: set[Sequence] = set()
@@ -114,6 +126,10 @@ class Ledger:
             known[message.request_id] = (number, index)
             self._taken_back.discard(message.request_id)
             self._running.pop(message.request_id, None)
+            self._sent_s[message.request_id] = self._world.clock.now
+            is_held = self.book.is_on_hold and number not in self._ever_sent
+            demand(not is_held, f"request {number} is sent while the book is on hold")
+            self._ever_sent.add(number)
             record = self.records[number].sequences[index]
             record.num_tokens_sent = record.num_tokens
             demand(
@@ -154,6 +170,12 @@ class Ledger:
                 now, was_scheduled=sequence not in started, has_output=sequence.has_output
             )
             demand(missed is None, f"a step computes {sequence.request_id} after its {missed}")
+            name = sequence.request_id
+            is_wanted = engine.was_told_end or self._lives(name) or name in self._taken_back
+            demand(
+                is_wanted or self.supervisor.engine is not engine,
+                f"a step computes {name}, which has ended",
+            )
         running = engine.core._scheduler._running
         demand(
             len(batch.sequences) <= self._plan.config.scheduler.max_num_seqs
@@ -186,8 +208,13 @@ class Ledger:
         self.records[number].num_poisonings += 1
 
     def on_delivered(self, engine: SimulatedEngine, message: FromEngine) -> None:
+        if isinstance(message, (StepBegins, StepOutput, CallResult, Ready)):
+            self._progressed_s = self._world.clock.now
         if isinstance(message, StepBegins):
             self._running.update(dict.fromkeys(message.started))
+            self._started.update(message.started)
+            known = self._on_engine[engine.number]
+            self.announced.update(known[name] for name in message.started if self._lives(name))
             if self._world.trace is not None:
                 names = [self._name(engine, each) for each in message.started]
                 self._world.say(
@@ -223,7 +250,24 @@ class Ledger:
                 if record.num_tokens > record.num_tokens_sent:
                     record.num_strikes = 0
         elif not engine.was_told_end:
+            if self.supervisor.state is EngineState.SERVING:
+                self._check_patience(engine)
             self._on_lost(engine, was_killed=False)
+
+    def _check_patience(self, engine: SimulatedEngine) -> None:
+        """Nobody takes an engine for hung that has not had work for the whole timeout."""
+        since = [
+            self._sent_s[name]
+            for name in self._on_engine[engine.number]
+            if self._lives(name) and name not in self._taken_back
+        ]
+        since += list(self.calls_s.values())
+        demand(bool(since), "an engine without work is taken for hung")
+        silent_s = self._world.clock.now - max(self._progressed_s, min(since))
+        demand(
+            silent_s >= self._plan.restarts.stall_timeout_s - EPSILON_S,
+            f"an engine is taken for hung after {silent_s:.3f} s",
+        )
 
     def on_no_process(self) -> None:
         self.failures_s.append(self._world.clock.now)
@@ -296,7 +340,7 @@ class Ledger:
         demand(+reserved <= Counter(dict.fromkeys(admission._accounts, 10**9)), "no account")
 
     def _check_deadlines(self) -> None:
-        now = self._world.clock.now - OVERDUE_S - EPSILON_S
+        now = self._world.clock.now - LATE_S
         for state in self.book._requests:
             for completion in state.completions:
                 missed = state.reservation.deadlines.missed(

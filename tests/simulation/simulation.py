@@ -98,6 +98,20 @@ class Simulation:
             if client.violation is not None:
                 raise client.violation
         self.front_end.ledger.check()
+        if self.world.num_events % 8 == 0:
+            self._ask()
+
+    def _ask(self) -> None:
+        """What anybody may ask at any time is answered, whatever goes on."""
+        engine = self.front_end.engine
+        for request_id in {client.request.request_id: None for client in self.clients}:
+            progress = engine.progress(request_id)
+            if progress is not None and progress.state == "queued":
+                demand((progress.position or 0) >= 1, f"position {progress.position} in the queue")
+        stats = engine.stats()
+        demand(stats.num_requests == len(self.front_end.book), "the number of requests is wrong")
+        demand(stats.drain_rate is None or stats.drain_rate >= 0.0, "a negative drain rate")
+        engine.health()
 
     def _patience_s(self) -> float:
         """Longer than all the faults can last one after the other."""
@@ -197,6 +211,15 @@ class Simulation:
         name = f"request {client.request.number}"
         demand(bool(given), f"{name} ended by a {missed} that it does not have")
         demand(client.ended_s is not None, f"{name} has no end")
+        ended_by = [(i, o) for i, o in client.last.items() if o.stop_reason == missed]
+        for index, output in ended_by:
+            if missed == "queue_timeout":
+                has_started = (request_key := (client.request.number, index)) in (
+                    self.front_end.ledger.announced
+                )
+                demand(not has_started, f"{request_key} has started, and ends by a {missed}")
+            elif missed == "ttft_timeout":
+                demand(not output.token_ids, f"{name} has tokens, and ends by a {missed}")
         lasted_s = (client.ended_s or 0.0) - client.arrival_s
         demand(lasted_s >= min(given) - EPSILON_S, f"{name} ended before its {missed}")
 

@@ -19,6 +19,9 @@ from typing import Any
 from tests.fakes import ManualClock
 
 
+BEGIN_S = 1023.7
+
+
 class Side(enum.IntEnum):
     """Who acts in an event; at the same moment, the smaller goes first."""
 
@@ -46,7 +49,8 @@ class World:
     """The clock, the events to come, and the trace of those that were."""
 
     def __init__(self, seed: int, *, with_trace: bool) -> None:
-        self.clock = ManualClock(1000.0)
+        # Where rounding is at its worst: sums cross a power of two.
+        self.clock = ManualClock(BEGIN_S)
         self.random = Random(f"delays of {seed}")
         self.loop = VirtualLoop(self.clock)
         self.num_events = 0
@@ -57,7 +61,7 @@ class World:
 
     def say(self, text: str) -> None:
         if self.trace is not None:
-            self.trace.append(f"{self.clock.now - 1000.0:9.4f}  {text}")
+            self.trace.append(f"{self.clock.now - BEGIN_S:9.4f}  {text}")
 
     def at(self, moment_s: float, side: Side, callback: Callable[[], None]) -> Event:
         """Have something happen at a moment; not before now."""

@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 OVERDUE_S = 0.25
 """How long after a deadline the front end waits for the engine to end the request."""
 
+SHORTEST_TIMER_S = 1e-3
+"""A timer that rings a rounding error early is set again for so long, not for nothing."""
+
 Send = Callable[[AddRequest | Abort], None]
 
 SetTimer = Callable[[float, Callable[[], None]], Timer]
@@ -237,11 +240,17 @@ class RequestBook:
     # --- news
 
     def on_step_begins(self, sequence_ids: list[str]) -> None:
-        """The engine runs these now, for the first time."""
+        """The engine runs these now, for the first time.
+
+        They have started, though the step may take long, or never end: a timeout of the queue has
+        nothing to say of them any more.
+        """
+        now = self._clock()
         for sequence_id in sequence_ids:
             known = self._sequences.get(sequence_id)
             if known is not None:
                 known[1].is_running = True
+                self._start(sequence_id, now)
 
     def on_step(self, step: StepOutput) -> None:
         """Hand out one step's tokens; one request's failure here is that request's alone."""
@@ -366,8 +375,9 @@ class RequestBook:
             return
         now = self._clock()
         late_s = 0.0 if state.sent_s is None else OVERDUE_S
+        over_s = now - late_s
         try:
-            ended = state.expire(now - late_s)
+            ended = state.expire(over_s)
         except Exception as error:
             log.exception("request %s failed in the front end", state.request_id)
             self._fail(state, error)
@@ -376,9 +386,11 @@ class RequestBook:
             self._send(Abort([completion.sequence_id for completion in ended]))
         for completion in ended:
             self._end(state, completion, now)
-        coming = [moment + late_s for moment in moments if moment + late_s > now]
+        # Compared as `expire` does: what rounds to "now" here and to "not yet" there would be
+        # forgotten.
+        coming = [moment - over_s for moment in moments if moment > over_s]
         if coming and state in self._requests and self._set_timer is not None:
-            delay_s = min(coming) - now
+            delay_s = max(min(coming), SHORTEST_TIMER_S)
             if state.timer is not None:
                 state.timer.cancel()
             state.timer = self._set_timer(delay_s, lambda: self._check_deadlines(state))
