@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.fake_worker import RAISES
 from tests.server.conftest import MakeServer, RunningServer
 from tests.server.scripted_engine import Script, ScriptedEngine, delta
 from tests.server.sse_reader import events_of, text_of
+from tests.server.watcher import Watcher
 from wheelpit.errors import EngineGenerateError
 from wheelpit.request import RequestOutput
 from wheelpit.server.options import ServerOptions
@@ -81,6 +83,33 @@ def test_an_error_in_the_middle_is_an_event_and_then_done(scripted, script: Scri
         assert last["error"]["type"] == "InternalServerError"
         assert "secret" not in last["error"]["message"]
     assert running.chat().status_code == 500
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_error_of_one_prompt_ends_the_others(
+    watched: tuple[RunningServer, Watcher], is_stream: bool
+) -> None:
+    """Nobody would read the rest of them."""
+    running, watcher = watched
+    response = running.complete(
+        prompt=[[5, 6], [RAISES, 6]], stream=is_stream, max_tokens=200, ignore_eos=True
+    )
+    if is_stream and response.status_code == 200:
+        assert events_of(response)[-1]["error"]["code"] == 500
+    else:
+        assert response.status_code == 500
+    records = sorted((watcher.next() for _ in range(2)), key=lambda record: record.finish_reason)
+    assert [record.finish_reason for record in records] == ["abort", "error"]
+    assert records[0].num_generation_tokens < 200
+
+
+@pytest.fixture
+def watched(make_server: MakeServer) -> tuple[RunningServer, Watcher]:
+    """20 ms a step: what should be ended has not ended by itself."""
+    running = make_server(step_ms=20)
+    watcher = Watcher()
+    running.engine.add_stat_logger(watcher)
+    return running, watcher
 
 
 def test_an_abort_is_a_finish_reason(scripted) -> None:
