@@ -214,6 +214,20 @@ def test_the_next_suspect_is_as_alone_as_the_first():
     assert ending(innocent) == ending(poison) == [None]
 
 
+def test_a_suspect_that_was_cleared_and_taken_back_starts_afresh():
+    """Its token was forgotten with the engine's other work: its next crash counted as the third."""
+    front = Front()
+    first, second = suspect_two(front)
+    front.engine.begin("a0")
+    front.engine.give("a0")
+    front.engine.begin("b0")
+    front.engine.give("b0")
+    front.engine.begin("a0")
+    front.crash()
+    assert (first.num_strikes, second.num_strikes) == (1, 1)
+    assert front.supervisor.suspect is None
+
+
 def test_a_suspect_that_was_aborted_is_not_blamed_for_the_next_crash():
     """Its abort was on its way when the engine died: it ended a second time, with "error"."""
     front = Front()

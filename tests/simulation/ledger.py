@@ -59,7 +59,6 @@ class SequenceRecord:
 
     num_strikes: int = 0
     num_tokens: int = 0
-    num_tokens_sent: int = 0
 
 
 @dataclass(slots=True)
@@ -131,7 +130,6 @@ class Ledger:
             demand(not is_held, f"request {number} is sent while the book is on hold")
             self._ever_sent.add(number)
             record = self.records[number].sequences[index]
-            record.num_tokens_sent = record.num_tokens
             demand(
                 len(message.output_token_ids) == record.num_tokens,
                 f"request {number}.{index} is sent with other tokens than it has",
@@ -226,8 +224,10 @@ class Ledger:
             known = self._on_engine[engine.number]
             for output in message.outputs:
                 number, index = known[output.request_id]
-                if self._lives(output.request_id):
-                    self.records[number].sequences[index].num_tokens += len(output.token_ids)
+                if self._lives(output.request_id) and output.token_ids:
+                    record = self.records[number].sequences[index]
+                    record.num_tokens += len(output.token_ids)
+                    record.num_strikes = 0
             if self._world.trace is not None:
                 self._world.say(f"<- engine {engine.number}: {self._describe(engine, message)}")
         elif self._world.trace is not None:
@@ -243,13 +243,7 @@ class Ledger:
         self._on_lost(engine, was_killed=was_killed)
 
     def on_killed(self, engine: SimulatedEngine) -> None:
-        if self.is_replacing:
-            # No failure, and so no strike; but a token is a token.
-            for number, index in self._on_engine[engine.number].values():
-                record = self.records[number].sequences[index]
-                if record.num_tokens > record.num_tokens_sent:
-                    record.num_strikes = 0
-        elif not engine.was_told_end:
+        if not self.is_replacing and not engine.was_told_end:
             if self.supervisor.state is EngineState.SERVING:
                 self._check_patience(engine)
             self._on_lost(engine, was_killed=False)
@@ -289,12 +283,7 @@ class Ledger:
             request = self.records[number]
             request.was_alone, request.was_killed = len(numbers) == 1, was_killed
             record = request.sequences[index]
-            if name not in self._running:
-                record.num_strikes = 0
-            elif record.num_tokens > record.num_tokens_sent:
-                record.num_strikes = 1
-            else:
-                record.num_strikes += 1
+            record.num_strikes = record.num_strikes + 1 if name in self._running else 0
 
     def _lives(self, sequence_id: str) -> bool:
         known = self.book._sequences.get(sequence_id)

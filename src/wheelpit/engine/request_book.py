@@ -151,9 +151,13 @@ class RequestBook:
 
     @property
     def sent_since_s(self) -> float | None:
-        """Since when the engine has had something to work on; None if it has nothing."""
+        """Since when the engine has had something to work on; None if it has nothing.
+
+        That is when it was sent the oldest request that it has. Found at once, unless many older
+        ones are kept here.
+        """
         sent = (state.sent_s for state in self._requests if state.sent_s is not None)
-        return min(sent, default=None)
+        return next(sent, None)
 
     def has_ended(self, state: RequestState) -> bool:
         return state not in self._requests

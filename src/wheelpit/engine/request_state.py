@@ -60,7 +60,6 @@ class CompletionState:
         """Scheduled by the engine process that has it now."""
         self.num_strikes = 0
         """Crashes in a row at which it was running, without a token in between."""
-        self._num_tokens_sent = 0
         self._output_text = OutputText(tokenizer, params, message.prompt_token_ids)
         self._tokenizer = tokenizer if params.detokenize else None
         self._text = ""
@@ -68,21 +67,9 @@ class CompletionState:
         self._num_read_tokens = 0
         self._has_read_end = False
 
-    @property
-    def has_progressed(self) -> bool:
-        """Has it a token of the present engine, or from the last one that had it?"""
-        return len(self.token_ids) > self._num_tokens_sent
-
-    def send(self) -> None:
-        """It goes to an engine as it is now."""
-        self.is_running = False
-        self._num_tokens_sent = len(self.token_ids)
-
     def recall(self, *, has_failed: bool) -> bool:
         """The engine is gone, and perhaps has failed. True if it was running there."""
         was_running = self.is_running and self.finish_reason is None
-        if self.has_progressed:
-            self.num_strikes = 0
         if has_failed:
             self.num_strikes = self.num_strikes + 1 if was_running else 0
         self.is_running = False
@@ -96,7 +83,9 @@ class CompletionState:
 
     def apply(self, output: TokenOutput) -> bool:
         """Add one step's tokens. True if a stop string ended it and the engine must be told."""
-        self.token_ids += output.token_ids
+        if output.token_ids:
+            self.token_ids += output.token_ids
+            self.num_strikes = 0
         if output.logprobs is not None and self.logprobs is not None:
             self._add_logprobs(output.logprobs)
         text, matched = self._output_text.append(
@@ -208,18 +197,14 @@ class RequestState:
 
     @property
     def num_strikes(self) -> int:
-        """Of the completion that has most: another one's tokens say nothing about that."""
+        """Of the completion that has most: another one's tokens say nothing about that one."""
         unfinished = (each for each in self.completions if each.finish_reason is None)
         return max((each.num_strikes for each in unfinished), default=0)
 
     @property
-    def is_past_crash(self) -> bool:
-        """Has each completion under suspicion a token of the present engine?"""
-        return all(
-            each.has_progressed
-            for each in self.completions
-            if each.finish_reason is None and each.num_strikes >= 2
-        )
+    def is_suspect(self) -> bool:
+        """May the engine have crashed because of it, more than once?"""
+        return self.num_strikes >= 2
 
     def send(self, now: float) -> list[AddRequest]:
         """What the engine needs to run it, from where it is; it counts as sent."""
@@ -228,7 +213,7 @@ class RequestState:
         messages = []
         for message, completion in zip(self.messages, self.completions, strict=True):
             if completion.finish_reason is None:
-                completion.send()
+                completion.is_running = False
                 messages.append(_continued(message, completion))
         return messages
 

@@ -280,7 +280,7 @@ class Supervisor:
     def _check_suspect(self) -> None:
         """Go on with the next, or with everybody, once the suspect is cleared or has ended."""
         suspect = self.suspect
-        if suspect is not None and (self._book.has_ended(suspect) or suspect.is_past_crash):
+        if suspect is not None and (self._book.has_ended(suspect) or not suspect.is_suspect):
             self._suspects.pop(0)
             self._send_requests()
 
@@ -360,7 +360,7 @@ class Supervisor:
         if self._state is EngineState.SERVING:
             self._suspects = [s for s in self._suspects if not self._book.has_ended(s)]
             for state in self._book.close_engine(has_failed=has_failed):
-                if state.num_strikes >= 2 and state not in self._suspects:
+                if state.is_suspect and state not in self._suspects:
                     self._suspects.append(state)
         engine, self._engine = self._engine, None
         self._state = EngineState.WAITING
