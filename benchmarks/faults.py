@@ -157,11 +157,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256, help="of each answer")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--signal", nargs="+", choices=("KILL", "STOP"), default=["KILL", "STOP"])
+    parser.add_argument("--flags", default="", help="more flags for `wheelpit serve`")
     arguments = parser.parse_args()
     command = (
         *(sys.executable, "-m", "wheelpit", "serve", arguments.model, "--dtype", "float32"),
         *("--host", "127.0.0.1", "--port", "{port}", "--max-num-queued-reqs", "none"),
         *("--max-restarts", "1000", "--engine-stall-timeout", str(STALL_TIMEOUT_S)),
+        *shlex.split(arguments.flags),
     )
     log = Path(tempfile.mkdtemp(prefix="faults_")) / "server.log"
     print(f"server logs to {log}", file=sys.stderr)

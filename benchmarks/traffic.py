@@ -158,8 +158,10 @@ class Load:
 class Bench:
     """The settings of a run."""
 
-    def __init__(self, model: str, seconds: float, folder: Path) -> None:
+    def __init__(self, model: str, seconds: float, folder: Path, flags: list[str]) -> None:
+        """flags: more of them, for every server."""
         self.model = model
+        self.flags = flags
         self.seconds = seconds
         self.folder = folder
         self.commands: list[str] = []
@@ -170,6 +172,7 @@ class Bench:
         command = (
             *(sys.executable, "-m", "wheelpit", "serve", self.model, "--host", "127.0.0.1"),
             *("--port", "{port}", "--max-num-seqs", str(SEATS), "--no-enable-prefix-caching"),
+            *self.flags,
             *flags,
         )
         engine = Engine(
@@ -523,8 +526,10 @@ def main() -> None:
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--seconds", type=float, default=30.0, help="of load in each experiment")
+    parser.add_argument("--flags", default="", help="more flags for `wheelpit serve`")
     arguments = parser.parse_args()
-    bench = Bench(arguments.model, arguments.seconds, Path(tempfile.mkdtemp(prefix="traffic_")))
+    folder = Path(tempfile.mkdtemp(prefix="traffic_"))
+    bench = Bench(arguments.model, arguments.seconds, folder, shlex.split(arguments.flags))
     print(f"servers log to {bench.folder}", file=sys.stderr)
     rows: list[Row] = []
     for name in arguments.only:
