@@ -18,7 +18,7 @@ help:
 	@echo "make setup    a virtual environment in $(VENV) with Wheelpit in it"
 	@echo "make serve    serve MODEL=$(MODEL) on PORT=$(PORT)"
 	@echo "make chat     talk to it in the terminal"
-	@echo "make lab      write an online server's engine room yourself: set up, and the first step"
+	@echo "make lab      learn it: set up Lab 02 and print its first step"
 	@echo "make test     run the tests (ARGS=\"-k stop\" for some)"
 	@echo "make simulate SEEDS=$(SEEDS) FIRST=$(FIRST)    the whole engine in virtual time"
 	@echo "make check    format, lint, types and tests, as the CI does"

@@ -15,18 +15,18 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from learner import environment  # noqa: E402
-from variant import LAB02, load  # noqa: E402
+from variant import LAB02, labs, load  # noqa: E402
 
 
 class Batch:
     """One process that grades a list of files; see verdicts.py."""
 
-    def __init__(self, folder: Path, name: str, files: list[Path]) -> None:
-        self._out = folder / f"{name}.json"
+    def __init__(self, lab: Path, out: Path, files: list[Path]) -> None:
+        self._out = out
         self._process = subprocess.Popen(
             [
                 *(sys.executable, str(HERE / "verdicts.py")),
-                *(str(self._out), str(LAB02), "contract", *map(str, files)),
+                *(str(out), str(lab), "contract", *map(str, files)),
             ],
             env=environment(),
             stdout=subprocess.DEVNULL,
@@ -51,30 +51,34 @@ def batches(request, tmp_path_factory):
     if not any("verdicts" in getattr(item, "fixturenames", ()) for item in request.session.items):
         yield []
         return
-    folder = tmp_path_factory.mktemp("variants")
-    everything = [*load("lab02", "wrong"), *load("lab02", "right")]
-    files = [variant.build(LAB02, folder) for variant in everything]
-    started = [Batch(folder, str(half), files[half::2]) for half in range(2)]
+    started = []
+    for lab, source in labs().items():
+        folder = tmp_path_factory.mktemp(lab)
+        files = [each.build(folder) for each in [*load(lab, "wrong"), *load(lab, "right")]]
+        for half in range(2):
+            started.append((lab, Batch(source, folder / f"{half}.json", files[half::2])))
     yield started
-    for batch in started:
+    for _, batch in started:
         batch.kill()
 
 
 @pytest.fixture(scope="session")
-def verdicts(batches) -> dict[str, dict]:
-    """Variant -> verdict."""
-    return {name: found for batch in batches for name, found in batch.verdicts().items()}
+def verdicts(batches) -> dict[tuple[str, str], dict]:
+    """(Lab, variant) -> verdict."""
+    return {
+        (lab, name): verdict for lab, batch in batches for name, verdict in batch.verdicts().items()
+    }
 
 
 @pytest.fixture
 def judge(tmp_path):
-    """Grade files of a test's own, given as texts; name -> verdict."""
+    """Grade answers to Lab 02 of a test's own, given as texts; name -> verdict."""
 
     def grade(texts: dict[str, str]) -> dict[str, dict]:
         files = []
         for name, text in texts.items():
             files.append(tmp_path / f"{name}.py")
             files[-1].write_text(text, encoding="utf-8")
-        return Batch(tmp_path, "verdicts", files).verdicts()
+        return Batch(LAB02, tmp_path / "verdicts.json", files).verdicts()
 
     return grade

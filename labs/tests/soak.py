@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from learner import copy_lab, environment, grade  # noqa: E402
-from variant import LAB02, Variant, load  # noqa: E402
+from variant import Variant, labs, load  # noqa: E402
 
 README = HERE / "README.md"
 BEGIN, END = "<!-- soak: begin -->\n", "<!-- soak: end -->\n"
@@ -36,34 +36,88 @@ FULL_EVERY = 10
 def main() -> int:
     """Repeat, count, write the table."""
     options = _options()
-    variants = [*load("lab02", "wrong"), *load("lab02", "right")]
-    quiet, busy = defaultdict(Counter), defaultdict(Counter)
+    variants = [
+        variant for lab in labs() for kind in ("wrong", "right") for variant in load(lab, kind)
+    ]
+    counts: dict[str, defaultdict[str, Counter]] = {"idle": defaultdict(Counter)}
+    counts["busy"] = defaultdict(Counter)
     differed: list[str] = []
     deadline = time.monotonic() + options.minutes * 60
     repeat = 0
     with tempfile.TemporaryDirectory() as folder:
-        files = {variant.name: variant.build(LAB02, Path(folder)) for variant in variants}
-        solution = copy_lab(Path(folder))
-        (solution / "starter.py").write_text((solution / "solution.py").read_text())
+        soak = Soak(Path(folder), variants, options.processes)
         while repeat < options.repeats and time.monotonic() < deadline:
-            is_busy = repeat % 2 == 1
-            counts = busy if is_busy else quiet
-            with _load(options.burners if is_busy else 0):
-                verdicts = _grade(list(files.values()), Path(folder), options.processes)
+            mood = ("idle", "busy")[repeat % 2]
+            with _load(options.burners if mood == "busy" else 0):
+                verdicts = soak.grade()
                 if repeat % FULL_EVERY < 2:
-                    verdicts["solution"] = _whole(solution)
-            for variant in [*variants, None]:
-                name = variant.name if variant is not None else "solution"
-                if name in verdicts:
-                    is_right = _is_right(variant, verdicts[name])
-                    counts[name][is_right] += 1
-                    if not is_right:
-                        differed.append(f"repeat {repeat}, busy: {is_busy}, {verdicts[name]}")
+                    verdicts |= soak.grade_whole()
+            for key, (is_right, said) in verdicts.items():
+                counts[mood][key][is_right] += 1
+                if not is_right:
+                    differed.append(f"repeat {repeat}, {mood}, {key}: {said}")
             repeat += 1
             print(f"{repeat} of {options.repeats}, {len(differed)} differed", flush=True)
-    _write(variants, quiet, busy, options)
+    _write(variants, counts, options)
     print("\n".join(differed))
     return 1 if differed else 0
+
+
+class Soak:
+    """All variants, built once, to be graded again and again."""
+
+    def __init__(self, folder: Path, variants: list[Variant], num_processes: int) -> None:
+        self._folder = folder
+        self._num_processes = num_processes
+        self._files: dict[str, list[Path]] = defaultdict(list)
+        self._variants = {_key(variant): variant for variant in variants}
+        self._solutions: dict[str, Path] = {}
+        for variant in variants:
+            (folder / variant.lab).mkdir(exist_ok=True)
+            self._files[variant.lab].append(variant.build(folder / variant.lab))
+        for lab, source in labs().items():
+            self._solutions[lab] = copy_lab(folder, source)
+            solution = (source / "solution.py").read_text(encoding="utf-8")
+            (self._solutions[lab] / "starter.py").write_text(solution, encoding="utf-8")
+
+    def grade(self) -> dict[str, tuple[bool, object]]:
+        """Grade every variant in a few processes; key -> (is it right?, what was said)."""
+        found: dict[str, tuple[bool, object]] = {}
+        for lab, files in self._files.items():
+            running = []
+            for number in range(self._num_processes):
+                out = self._folder / f"verdicts{number}.json"
+                part = map(str, files[number :: self._num_processes])
+                command = [sys.executable, str(HERE / "verdicts.py"), str(out), str(labs()[lab])]
+                process = subprocess.Popen(
+                    [*command, "contract", *part], env=environment(), stdout=subprocess.DEVNULL
+                )
+                running.append((process, out))
+            for process, out in running:
+                status = process.wait()
+                assert status == 0, f"verdicts.py ended with status {status}"
+                for verdict in json.loads(out.read_text(encoding="utf-8")):
+                    key = f"{lab} {verdict['name']}"
+                    found[key] = (_is_right(self._variants[key], verdict), verdict)
+        return found
+
+    def grade_whole(self) -> dict[str, tuple[bool, object]]:
+        """Grade every solution as learners do, with the real engine and the script."""
+        found: dict[str, tuple[bool, object]] = {}
+        for lab, folder in self._solutions.items():
+            done = grade(folder)
+            found[f"{lab} solution"] = (set(done.states.values()) == {"ok"}, done.out)
+        return found
+
+
+def _key(variant: Variant) -> str:
+    return f"{variant.lab} {variant.name}"
+
+
+def _is_right(variant: Variant, verdict: dict) -> bool:
+    if variant.code is None:
+        return set(verdict["states"].values()) == {"ok"}
+    return verdict["codes"] == {variant.stage: variant.code}
 
 
 def _options() -> argparse.Namespace:
@@ -95,55 +149,17 @@ def _burn() -> None:
         sum(range(10_000))
 
 
-def _grade(files: list[Path], folder: Path, num_processes: int) -> dict[str, dict]:
-    """Grade all files in a few processes; name -> verdict."""
-    running = []
-    for number in range(num_processes):
-        out = folder / f"verdicts{number}.json"
-        part = [str(file) for file in files[number::num_processes]]
-        command = [sys.executable, str(HERE / "verdicts.py"), str(out), str(LAB02), "contract"]
-        running.append(
-            (subprocess.Popen([*command, *part], env=environment(), stdout=subprocess.DEVNULL), out)
-        )
-    found: dict[str, dict] = {}
-    for process, out in running:
-        status = process.wait()
-        assert status == 0, f"verdicts.py ended with status {status}"
-        found |= {verdict["name"]: verdict for verdict in json.loads(out.read_text())}
-    return found
-
-
-def _whole(folder: Path) -> dict[str, object]:
-    done = grade(folder)
-    return {"codes": done.codes, "states": done.states, "seconds": done.report["seconds"]}
-
-
-def _is_right(variant: Variant | None, verdict: dict) -> bool:
-    if variant is None or variant.code is None:
-        return set(verdict["states"].values()) == {"ok"}
-    return verdict["codes"] == {variant.stage: variant.code}
-
-
 def _write(
     variants: list[Variant],
-    quiet: dict[str, Counter],
-    busy: dict[str, Counter],
+    counts: dict[str, defaultdict[str, Counter]],
     options: argparse.Namespace,
 ) -> None:
     """Put the table into README.md, between the two marks."""
-
-    def counted(name: str) -> str:
-        parts = []
-        for counts in (quiet, busy):
-            right, total = counts[name][True], counts[name].total()
-            parts.append(f"{right} of {total}")
-        return " | ".join(parts)
-
-    names = [*(variant.name for variant in variants), "solution"]
-    totals = [sum(counts[name].total() for name in names) for counts in (quiet, busy)]
-    wrong = sum(counts[name][False] for name in names for counts in (quiet, busy))
+    totals = {mood: sum(map(Counter.total, by_key.values())) for mood, by_key in counts.items()}
+    wrong = sum(count[False] for by_key in counts.values() for count in by_key.values())
     lines = [
-        f"{sum(totals)} verdicts, {totals[1]} of them on a busy machine; {wrong} differed.",
+        f"{sum(totals.values())} verdicts, {totals['busy']} of them on a busy machine; "
+        f"{wrong} differed.",
         "",
         f"`make labs-soak`, Python {platform.python_version()}, {os.cpu_count()} cores; busy is "
         f"{options.burners} endless loops beside it.",
@@ -151,15 +167,18 @@ def _write(
         "| answer | idea | stage | verdict | right, idle | right, busy |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
+
+    def add(key: str, *cells: str) -> None:
+        found = [f"{count[key][True]} of {count[key].total()}" for count in counts.values()]
+        lines.append(f"| {' | '.join([*cells, *found])} |")
+
     for variant in variants:
-        number = variant.name.split("_")[0]
-        where = "27" if variant.is_listed else "more"
-        kind = f"right {number}" if variant.code is None else f"{where}: {number}"
-        verdict = variant.code or "passes"
-        cells = [kind, variant.idea, variant.stage, verdict, counted(variant.name)]
-        lines.append(f"| {' | '.join(cells)} |")
-    cells = ["solution", "with the real engine and the script", "all", "passes"]
-    lines.append(f"| {' | '.join([*cells, counted('solution')])} |")
+        kind = "right" if variant.code is None else "wrong"
+        answer = f"{variant.lab} {kind} {variant.name.split('_')[0]}"
+        add(_key(variant), answer, variant.idea, variant.stage, variant.code or "passes")
+    for lab in labs():
+        idea = "with the real engine and the script"
+        add(f"{lab} solution", f"{lab} solution", idea, "all", "passes")
     text = README.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     README.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after, encoding="utf-8")

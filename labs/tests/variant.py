@@ -24,8 +24,9 @@ FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Variant:
-    """One answer. `code` is None if it is right."""
+    """One answer to one lab. `code` is None if it is right."""
 
+    lab: str
     path: Path
     stage: str
     code: str | None
@@ -37,28 +38,35 @@ class Variant:
 
     @property
     def is_listed(self) -> bool:
-        """Is it one of the twenty-seven that the lab was designed against?"""
+        """Is it one of the twenty-seven that Lab 02 was designed against?"""
         number = re.match(r"\d+", self.name)
         return self.code is not None and number is not None and int(number.group()) <= 27
 
-    def build(self, lab: Path, folder: Path) -> Path:
+    def build(self, folder: Path) -> Path:
         """Write the whole file to grade and return its path."""
         target = folder / f"{self.name}.py"
-        text = merged((lab / "solution.py").read_text(encoding="utf-8"), self.path)
+        solution = labs()[self.lab] / "solution.py"
+        text = merged(solution.read_text(encoding="utf-8"), self.path)
         target.write_text(text, encoding="utf-8")
         return target
 
 
+def labs() -> dict[str, Path]:
+    """Return the labs that have variants: "lab02" -> its folder."""
+    names = sorted(folder.name for folder in VARIANTS.iterdir() if folder.is_dir())
+    return {name: next(LABS.glob(f"{name}_*")) for name in names}
+
+
 def load(lab: str, kind: str) -> list[Variant]:
     """Return a lab's variants of one kind, "wrong" or "right", in order."""
-    return [_read(path) for path in sorted((VARIANTS / lab / kind).glob("*.py"))]
+    return [_read(lab, path) for path in sorted((VARIANTS / lab / kind).glob("*.py"))]
 
 
-def _read(path: Path) -> Variant:
+def _read(lab: str, path: Path) -> Variant:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     match = re.fullmatch(r'"""(\w+)(?: ([A-Z0-9-]+))?: (.+)"""', first)
     assert match is not None, f'{path}: the first line must be """STAGE [CODE]: idea"""'
-    return Variant(path, match.group(1), match.group(2), match.group(3))
+    return Variant(lab, path, match.group(1), match.group(2), match.group(3))
 
 
 def merged(solution: str, variant: Path) -> str:
