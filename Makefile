@@ -12,7 +12,7 @@ SEEDS ?= 10000
 FIRST ?= 0
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup serve chat lab test labs-soak lint check format wheel clean
+.PHONY: help setup serve chat lab test simulate simulate-mutants labs-soak lint check format wheel clean
 
 help:
 	@echo "make setup    a virtual environment in $(VENV) with Wheelpit in it"
@@ -53,6 +53,9 @@ labs-soak: $(VENV)/.test-installed
 
 simulate: $(VENV)/.test-installed
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+
+simulate-mutants: $(VENV)/.test-installed
+	$(BIN)/python -m tests.simulation.mutants
 
 lint: $(VENV)/.lint-installed
 	$(BIN)/ruff format --check

@@ -7,12 +7,16 @@ from contextlib import aclosing
 from typing import Any
 
 from tests.simulation.front_end import FrontEnd
-from tests.simulation.ledger import Violation, demand
 from tests.simulation.model import Answer, expected
 from tests.simulation.plan import Plan, RequestPlan
+from tests.simulation.violation import Violation, demand
 from tests.simulation.world import World
-from wheelpit.errors import EngineDeadError, OverloadedError, ValidationError
+from wheelpit.errors import EngineDeadError, EngineGenerateError, OverloadedError, ValidationError
 from wheelpit.request import CompletionOutput, RequestOutput, RequestOutputKind, SamplingParams
+
+
+def request_is_at_fault(request: RequestPlan, error: EngineGenerateError) -> bool:
+    return request.is_unencodable and "TypeError" in str(error)
 
 
 class Client:
@@ -79,6 +83,9 @@ class Client:
             self.ending = "invalid"
         except EngineDeadError:
             self.ending = "dead"
+        except EngineGenerateError as error:
+            self.ending = "broken"
+            demand(request_is_at_fault(self.request, error), f"a fault of ours: {error}")
         except Violation as violation:
             self.violation, self.ending = violation, "violation"
         except BaseException as error:
@@ -163,7 +170,10 @@ class Client:
             logprobs=0 if request.wants_logprobs else None,
             prompt_logprobs=0 if request.wants_prompt_logprobs else None,
             output_kind=request.output_kind,
-            extra_args={"number": request.number},
+            extra_args={
+                "number": request.number,
+                **({"callback": print} if request.is_unencodable else {}),
+            },
         )
 
     # --- what comes

@@ -176,6 +176,7 @@ def _draw_request(
         leaves_s=maybe(0.12, [0.0, 0.02, 0.1, 0.5, 1.5, 3.0]),
         leaves_after=random.choice([1, 2]) if random.random() < 0.05 else None,
         aborted_s=maybe(0.08, [0.0, 0.02, 0.1, 0.5, 1.5, 3.0]),
+        is_unencodable=random.random() < 0.02,
         poison=poison,
     )
 

@@ -62,6 +62,15 @@ def run_seeds(seeds: Iterable[int]) -> Found:
     )
 
 
+def first_failure(seeds: Iterable[int]) -> str | None:
+    """Run them in order; say which is the first to fail, and how."""
+    for seed in seeds:
+        violation = run_plan(draw_plan(seed)).violation
+        if violation is not None:
+            return f"seed {seed}: {violation}"
+    return None
+
+
 def shortest_failure(seed: int) -> Plan:
     """The smallest plan that fails as this seed's does."""
     logging.disable(logging.CRITICAL)

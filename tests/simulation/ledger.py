@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.model import identify
 from tests.simulation.plan import Plan
+from tests.simulation.violation import demand
 from tests.simulation.world import World
 from wheelpit.engine.intake import Intake
 from wheelpit.engine.messages import (
@@ -39,15 +40,6 @@ EPSILON_S = 1e-6
 
 LATE_S = OVERDUE_S + SHORTEST_TIMER_S + EPSILON_S
 """By how much nobody outlives a deadline, as long as the front end does not stand still."""
-
-
-class Violation(BaseException):
-    """Something that must hold does not; no fault boundary may catch this."""
-
-
-def demand(is_so: bool, text: str) -> None:
-    if not is_so:
-        raise Violation(text)
 
 
 @dataclass(slots=True)
@@ -167,13 +159,12 @@ class Ledger:
             missed = sequence.deadlines.missed(
                 now, was_scheduled=sequence not in started, has_output=sequence.has_output
             )
-            demand(missed is None, f"a step computes {sequence.request_id} after its {missed}")
             name = sequence.request_id
+            if missed is not None:
+                demand(False, f"a step computes {self._name(engine, name)} after its {missed}")
             is_wanted = engine.was_told_end or self._lives(name) or name in self._taken_back
-            demand(
-                is_wanted or self.supervisor.engine is not engine,
-                f"a step computes {name}, which has ended",
-            )
+            if not is_wanted and self.supervisor.engine is engine:
+                demand(False, f"a step computes {self._name(engine, name)}, which has ended")
         running = engine.core._scheduler._running
         demand(
             len(batch.sequences) <= self._plan.config.scheduler.max_num_seqs
@@ -223,6 +214,8 @@ class Ledger:
             self._started.update(message.started)
             known = self._on_engine[engine.number]
             for output in message.outputs:
+                is_known = output.request_id in known
+                demand(is_known, f"engine {engine.number} was not sent all that it speaks of")
                 number, index = known[output.request_id]
                 if self._lives(output.request_id) and output.token_ids:
                     record = self.records[number].sequences[index]
@@ -345,8 +338,8 @@ class Ledger:
     # --- words
 
     def _name(self, engine: SimulatedEngine, sequence_id: str) -> str:
-        number, index = self._on_engine[engine.number][sequence_id]
-        return f"{number}.{index}"
+        known = self._on_engine[engine.number].get(sequence_id)
+        return "one that it does not have" if known is None else f"{known[0]}.{known[1]}"
 
     def _describe(self, engine: SimulatedEngine, step: StepOutput) -> str:
         words = [

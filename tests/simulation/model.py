@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tests.fakes import ManualClock
 from tests.simulation.draw import VOCAB_SIZE
 from tests.simulation.plan import Plan, Poison, RequestPlan
+from tests.simulation.violation import Violation
 from wheelpit.request import SamplingParams
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
 from wheelpit.scheduling.logprobs import TokenLogprobs
@@ -119,16 +120,17 @@ class SimulatedRunner:
         sequence, end = scheduled.sequence, scheduled.start + scheduled.num_tokens
         marks = self._marks_of(sequence)
         salt = 1 if sequence.cache_salt else 0
+        params = sequence.params
         found: list[int] = []
         for block_id in sequence.block_ids:
             found += self._memory[block_id]
         wanted = [mark + salt for mark in marks[:end]] if salt else marks[:end]
         if found[:end] != wanted:
-            raise BrokenCacheError(f"{sequence.request_id} reads what it has not computed")
+            number, index = identify(sequence.request_id, params)
+            raise Violation(f"sequence {number}.{index} reads what it has not computed")
         poison = poison_of(self._plan, sequence)
         if poison is not None and poison[1].kind == "nan":
             return SampledToken(error="logits are not finite")
-        params = sequence.params
         prompt_logprobs: tuple[TokenLogprobs, ...] = ()
         if params.prompt_logprobs is not None:
             last = min(end, sequence.num_prompt_tokens - 1)
@@ -141,10 +143,6 @@ class SimulatedRunner:
         token_id = token_after(marks[end - 1], sequence.seed)
         logprobs = None if params.logprobs is None else _score(token_id, marks[end - 1])
         return SampledToken(token_id, logprobs, prompt_logprobs)
-
-
-class BrokenCacheError(BaseException):
-    """A step has read the wrong keys; no engine may catch this."""
 
 
 def identify(sequence_id: str, params: SamplingParams) -> tuple[int, int]:

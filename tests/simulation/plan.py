@@ -38,6 +38,7 @@ class RequestPlan:
     is_text: the prompt is text, and tokenizing it takes tokenize_s. pause_s: between two reads.
     leaves_s: when its task is cancelled; aborted_s: when somebody aborts its id; both after its
     arrival. leaves_after: outputs after which it breaks out of its loop.
+    is_unencodable: no message can carry its parameters.
     """
 
     number: int
@@ -67,6 +68,7 @@ class RequestPlan:
     leaves_s: float | None = None
     leaves_after: int | None = None
     aborted_s: float | None = None
+    is_unencodable: bool = False
     poison: Poison | None = None
 
 

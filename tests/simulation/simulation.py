@@ -9,8 +9,9 @@ from functools import partial
 
 from tests.simulation.client import Client
 from tests.simulation.front_end import FrontEnd
-from tests.simulation.ledger import EPSILON_S, Violation, demand
+from tests.simulation.ledger import EPSILON_S
 from tests.simulation.plan import Plan
+from tests.simulation.violation import Violation, demand
 from tests.simulation.world import Side, World
 from wheelpit.engine.supervisor import MIN_LOADING_S, EngineState
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+
+import pytest
 
 from tests.simulation.draw import draw_plan
 from tests.simulation.hunt import report_run, run_seeds
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.simulation.mutants import ROOT, all_mutants, check_applies, judge
+from tests.simulation.shrink import shrink
+from tests.simulation.simulation import run_plan
 
 
 def test_whatever_happens_every_promise_is_kept():
@@ -39,3 +41,32 @@ def test_a_replay_is_the_same_in_another_process():
         )
         assert done.stdout.rstrip("\n") == here
     assert here.count("\n") > 200
+
+
+def test_every_mutant_can_still_be_made():
+    """Whoever changes a line that one of them breaks, breaks it anew."""
+    problems = {mutant.name: check_applies(mutant) for mutant in all_mutants()}
+    assert len(problems) >= 14
+    assert [name for name, problem in problems.items() if problem] == []
+
+
+@pytest.mark.parametrize("name", ["dropped_abort", "missed_wake_up", "restart_forgets_tenants"])
+def test_a_bug_is_found_soon(name):
+    """The rest of them is `make simulate-mutants`."""
+    (mutant,) = (mutant for mutant in all_mutants() if mutant.name == name)
+    verdict = judge(mutant, max_seeds=60)
+    assert verdict.num_seeds is not None, verdict.words
+
+
+def test_a_plan_is_shrunk_to_what_its_failure_needs():
+    """As if several completions and a companion were a failure."""
+
+    def fails(plan):
+        return len(plan.requests) > 1 and any(request.n > 1 for request in plan.requests)
+
+    plan = next(plan for plan in map(draw_plan, range(100)) if fails(plan) and plan.faults)
+    small = shrink(plan, fails)
+    assert len(small.requests) == 2
+    assert sorted(request.n > 1 for request in small.requests) == [False, True]
+    assert small.faults == small.orders == ()
+    assert run_plan(small).violation is None

@@ -18,7 +18,6 @@ from typing import Any
 
 from tests.fakes import ManualClock
 
-
 BEGIN_S = 1023.7
 
 
