@@ -10,7 +10,7 @@ Faults, each at the step, message or start that the plan names:
     crash_in_step                                it was announced who starts
     crash_after_step                             computed, but not sent
     crash_after_sending                          the last thing that it did; may be cut off
-    hang_silently, hang_in_step                  before or after the announcement; not for ever dead
+    hang_silently, hang_in_step                  before or after the announcement
     slow_step, out_of_memory, step_raises        the engine lives on
     crash_loading, start_failed, no_process, hang_loading    instead of Ready
 """
@@ -24,7 +24,7 @@ from tests.simulation.draw import STEP_FAULTS
 from tests.simulation.ledger import Ledger
 from tests.simulation.model import SimulatedRunner, poisons_in
 from tests.simulation.plan import Fault, Plan
-from tests.simulation.world import Side, World
+from tests.simulation.world import Event, Side, World
 from wheelpit.engine.core import EngineCore
 from wheelpit.engine.messages import (
     Abort,
@@ -62,6 +62,7 @@ class Pipe:
         self._latency_s = latency_s
         self._deliver = deliver
         self._last_s = 0.0
+        self._last_piece: Event | None = None
 
     def send(self, data: bytes) -> None:
         random = self._world.random
@@ -71,12 +72,16 @@ class Pipe:
             data = data[cut:]
         self._arrive(data)
 
-    def close(self, on_end: Callable[[], None]) -> None:
-        """Have the other side see the end, after all that was sent."""
+    def close(self, on_end: Callable[[], None], *, is_cut_off: bool) -> None:
+        """Have the other side see the end, after all that was sent; or all but the last piece, if
+        that has not arrived.
+        """
+        if is_cut_off and self._last_piece is not None:
+            self._last_piece.cancel()
         self._world.at(self._next_s(), self._side, on_end)
 
     def _arrive(self, data: bytes) -> None:
-        self._world.at(self._next_s(), self._side, lambda: self._deliver(data))
+        self._last_piece = self._world.at(self._next_s(), self._side, lambda: self._deliver(data))
 
     def _next_s(self) -> float:
         delay_s = self._world.random.uniform(0.0, self._latency_s)
@@ -164,7 +169,7 @@ class SimulatedEngine:
 
     # --- the process
 
-    def die(self, reason: str, *, was_killed: bool = False) -> None:
+    def die(self, reason: str, *, was_killed: bool = False, is_cut_off: bool = False) -> None:
         """End without another word; what was sent arrives before the end of the stream does."""
         if self._is_gone:
             return
@@ -177,7 +182,7 @@ class SimulatedEngine:
                 self._ledger.on_end(self, was_killed=was_killed)
                 self._on_end(reason, was_killed)
 
-        self._to_front_end.close(end)
+        self._to_front_end.close(end, is_cut_off=is_cut_off)
 
     def _load(self) -> None:
         fault = self._fault("crash_loading", "start_failed", "hang_loading")
@@ -277,7 +282,7 @@ class SimulatedEngine:
                 return
             self._transmit(output)
             if kind == "crash_after_sending":
-                self.die("exited with status 7")
+                self.die("exited with status 7", is_cut_off=self._world.random.random() < 0.5)
                 return
             self._turn()
 
