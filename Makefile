@@ -94,7 +94,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 # These install Wheelpit as well, so they need not wait for it.
 $(VENV)/.lab-installed: $(VENV)/.torch pyproject.toml labs/lab02_online_serving/requirements.txt
 	@echo "Installing Wheelpit and what the labs need into $(VENV)"
-	@$(PIP_INSTALL) --editable . "pytest>=8"
+	@$(PIP_INSTALL) --editable . "pytest>=8.4"
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.test-installed: $(VENV)/.torch pyproject.toml

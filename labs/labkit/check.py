@@ -42,8 +42,9 @@ def _pytest() -> str:
         version = importlib.metadata.version("pytest")
     except importlib.metadata.PackageNotFoundError:
         raise Unready(f"not installed; {INSTALL}") from None
-    if int(version.split(".")[0]) < 8:
-        raise Unready(f"{version} is too old, the labs need 8 or newer; {INSTALL}")
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if (major, minor) < (8, 4):
+        raise Unready(f"{version} is too old, the labs need 8.4 or newer; {INSTALL}")
     return version
 
 

@@ -86,7 +86,10 @@ def test_the_requirements_are_this_clone_and_pytest():
     )
     assert done.returncode == 0, done.stderr
     lines = (LAB02 / "requirements.txt").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == ["--editable ../..", "pytest>=8"]
+    assert [line for line in lines if not line.startswith("#")] == [
+        "--editable ../..",
+        "pytest>=8.4",
+    ]
     assert (LAB02 / ".." / ".." / "pyproject.toml").resolve() == LABS.parent / "pyproject.toml"
 
 
