@@ -242,7 +242,7 @@ async def priorities(bench: Bench) -> list[Row]:
     async with bench.serve(
         "--scheduling-policy",
         "priority",
-        "--priority-ageing",
+        "--priority-ageing-s",
         "1",
         "--max-num-queued-reqs",
         "none",
