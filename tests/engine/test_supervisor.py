@@ -228,6 +228,33 @@ def test_a_suspect_that_was_cleared_and_taken_back_starts_afresh():
     assert front.supervisor.suspect is None
 
 
+def test_only_a_token_clears_a_suspect():
+    """An engine that died before a suspect ran there cleared it: it went on in company, and two
+    requests that each end every engine could take turns at that.
+    """
+    front = Front()
+    first, second = suspect_two(front)
+    front.crash()
+    assert front.supervisor.suspect is first
+    front.engine.give()
+    assert front.engine.added == ["a0"]
+    front.engine.begin("a0")
+    front.crash()
+    assert ending(first) == ["error"]
+    assert front.engine.added == ["b0"]
+    assert ending(second) == [None]
+
+
+def test_who_did_not_run_on_the_last_engine_is_not_blamed_for_its_end():
+    front = Front()
+    first, _ = suspect_two(front)
+    front.engine.begin("a0")
+    front.crash(was_killed=True)
+    assert first.num_strikes == 3
+    front.crash()
+    assert ending(first) == [None]
+
+
 def test_a_suspect_that_was_aborted_is_not_blamed_for_the_next_crash():
     """Its abort was on its way when the engine died: it ended a second time, with "error"."""
     front = Front()

@@ -55,11 +55,14 @@ class SequenceRecord:
 
 @dataclass(slots=True)
 class Record:
-    """One request's. was_alone, was_killed: of the last engine that failed while it was there."""
+    """One request's. was_alone, was_killed, was_running: at the last engine that failed while the
+    request was there, was it alone, was the engine killed from outside, and did it run?
+    """
 
     sequences: list[SequenceRecord]
     was_alone: bool = False
     was_killed: bool = False
+    was_running: bool = False
     num_poisonings: int = 0
 
 
@@ -272,11 +275,18 @@ class Ledger:
             if self._lives(name) and name not in self._taken_back
         }
         numbers = {number for number, _ in living}
-        for (number, index), name in living.items():
+        for number in numbers:
             request = self.records[number]
             request.was_alone, request.was_killed = len(numbers) == 1, was_killed
+            request.was_running = False
+        for (number, index), name in living.items():
+            request = self.records[number]
             record = request.sequences[index]
-            record.num_strikes = record.num_strikes + 1 if name in self._running else 0
+            if name in self._running:
+                record.num_strikes += 1
+                request.was_running = True
+            elif record.num_strikes < 2:
+                record.num_strikes = 0
 
     def _lives(self, sequence_id: str) -> bool:
         known = self.book._sequences.get(sequence_id)

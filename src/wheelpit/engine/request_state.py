@@ -67,11 +67,18 @@ class CompletionState:
         self._num_read_tokens = 0
         self._has_read_end = False
 
+    @property
+    def is_suspect(self) -> bool:
+        """May it be why engines crash? Nothing but a token clears it then."""
+        return self.num_strikes >= 2
+
     def recall(self, *, has_failed: bool) -> bool:
         """The engine is gone, and perhaps has failed. True if it was running there."""
         was_running = self.is_running and self.finish_reason is None
-        if has_failed:
-            self.num_strikes = self.num_strikes + 1 if was_running else 0
+        if has_failed and was_running:
+            self.num_strikes += 1
+        elif has_failed and not self.is_suspect:
+            self.num_strikes = 0
         self.is_running = False
         return was_running
 
@@ -203,8 +210,8 @@ class RequestState:
 
     @property
     def is_suspect(self) -> bool:
-        """May the engine have crashed because of it, more than once?"""
-        return self.num_strikes >= 2
+        """Is one of its completions under suspicion?"""
+        return any(each.is_suspect for each in self.completions if each.finish_reason is None)
 
     def send(self, now: float) -> list[AddRequest]:
         """What the engine needs to run it, from where it is; it counts as sent."""

@@ -328,11 +328,11 @@ class Supervisor:
         alone = self.suspect if self._state is EngineState.SERVING else None
         if alone is not None and self._book.has_ended(alone):
             alone = None
-        self._lose_engine(has_failed=True)
+        running = self._lose_engine(has_failed=True)
         error = EngineDeadError(f"the engine process {reason}")
         # Who kills an engine does not look at what it runs: that is held against a request only
         # if it happens again.
-        if alone is not None and alone.num_strikes >= (4 if was_killed else 3):
+        if alone in running and alone.num_strikes >= (4 if was_killed else 3):
             self._suspects.remove(alone)
             text = f"{alone.num_strikes} engine processes in a row died while it ran"
             log.error("request %s ends: %s", alone.request_id, text)
@@ -352,20 +352,23 @@ class Supervisor:
         delay_s = min(FIRST_BACKOFF_S * 2**num_before, MAX_BACKOFF_S) if num_before else 0.0
         self._timer = self._set_timer(delay_s, self._load)
 
-    def _lose_engine(self, *, has_failed: bool) -> None:
-        """Kill what is left of the engine and take its work back; if it has failed, that counts
-        against what it was running.
+    def _lose_engine(self, *, has_failed: bool) -> list[RequestState]:
+        """Kill what is left of the engine and take its work back; returns what it was running. If
+        it has failed, that counts against those.
         """
         self._cancel_timer()
+        running: list[RequestState] = []
         if self._state is EngineState.SERVING:
             self._suspects = [s for s in self._suspects if not self._book.has_ended(s)]
-            for state in self._book.close_engine(has_failed=has_failed):
+            running = self._book.close_engine(has_failed=has_failed)
+            for state in running:
                 if state.is_suspect and state not in self._suspects:
                     self._suspects.append(state)
         engine, self._engine = self._engine, None
         self._state = EngineState.WAITING
         if engine is not None:
             engine.kill()
+        return running
 
     def _die(self, error: EngineDeadError) -> None:
         self._cancel_timer()
