@@ -1,6 +1,6 @@
 """What a learner is told: the labs' texts, failures as short blocks, the ladder and its summary.
 
-All texts are in hints.toml, a section a lab: its TODOs with three hints each, the sentence of
+All texts are in hints*.toml, a section a lab: its TODOs with three hints each, the sentence of
 every failure code, and which of Python's own error messages mean which code.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from labkit.probe import Call
 from labkit.stacks import Place
 
-TEXTS = Path(__file__).with_name("hints.toml")
+TEXTS = sorted(Path(__file__).parent.glob("hints*.toml"))
 WIDTH = 78
 LABEL_WIDTH = 18
 TIMELINE_WIDTH = 32
@@ -80,10 +80,18 @@ class Texts:
 
 
 @cache
+def load_everything() -> Mapping[str, Any]:
+    """Read all sections: one a lab, and "every_lab"."""
+    everything: dict[str, Any] = {}
+    for path in TEXTS:
+        everything |= tomllib.loads(path.read_text(encoding="utf-8"))
+    return everything
+
+
+@cache
 def load_texts(lab: str) -> Texts:
-    """Read a lab's section. Raises KeyError for a lab that has none."""
-    with TEXTS.open("rb") as file:
-        everything = tomllib.load(file)
+    """Return a lab's section. Raises KeyError for a lab that has none."""
+    everything = load_everything()
     section = everything[lab]
     return Texts(
         lab=lab,

@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from labkit.feedback import TEXTS, WIDTH, Stage, Texts, ascii_only, load_texts
+from labkit.feedback import WIDTH, Stage, Texts, ascii_only, load_everything, load_texts
 from labkit.places import command
 
 STEPS = ("the question to ask", "what to use", "almost the code")
@@ -26,16 +25,17 @@ def main(arguments: Sequence[str]) -> int:
         print("Which lab? Run this in the lab's folder, or add --lab 02.")
         return 2
     texts = load_texts(lab)
-    stages = {stage.id: stage for stage in texts.stages if stage.hints}
+    stages = {stage.id.lower(): stage for stage in texts.stages if stage.hints}
+    known = ", ".join(stage.id for stage in stages.values())
     if not words:
-        print(f"usage: {command('hint', 'TODO')} [STEP], TODO is one of {', '.join(stages)}")
+        print(f"usage: {command('hint', 'TODO')} [STEP], TODO is one of {known}")
         return 2
     asked = words[0].lower().removeprefix("todo")
     if words[0].upper() in texts.codes:
         print(_filled(texts.codes[words[0].upper()]))
         return 0
     if asked not in stages:
-        print(f"Lab {lab[-2:]} has no TODO {words[0]}; it has {', '.join(stages)}.")
+        print(f"Lab {lab[-2:]} has no TODO {words[0]}; it has {known}.")
         return 2
     step = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
     return _print(texts, stages[asked], step)
@@ -79,8 +79,7 @@ def _lab(words: list[str]) -> str | None:
 
 
 def _labs() -> list[str]:
-    with TEXTS.open("rb") as file:
-        return [name for name in tomllib.load(file) if name.startswith("lab")]
+    return sorted(name for name in load_everything() if name.startswith("lab"))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 from labkit import backend
 from labkit.learner import Learner
 from labkit.scripted import ScriptedEngine
+from labkit.scripted_llm import ScriptedLLM
 from labkit.timing import monotonic, scaled
 
 
@@ -29,8 +30,8 @@ class Record:
     """The arguments of each `from_engine_args`."""
     engines: list[ScriptedEngine] = field(default_factory=list)
     """What it gave back, in order."""
-    offline: list[Any] = field(default_factory=list)
-    """Objects of the offline API."""
+    offline: list[ScriptedLLM] = field(default_factory=list)
+    """Objects of the offline API, in order."""
 
 
 @contextmanager
@@ -43,8 +44,9 @@ def recorded_engines() -> Iterator[Record]:
         record.engines.append(ScriptedEngine())
         return record.engines[-1]
 
-    class LLM:
+    class LLM(ScriptedLLM):
         def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
             record.offline.append(self)
 
     package = __import__(backend.PACKAGE)

@@ -9,11 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-import tomllib
 from pathlib import Path
 
 import pytest
-from labkit.feedback import TEXTS, Failure, block, load_texts, timeline
+from labkit.feedback import TEXTS, Failure, block, load_everything, load_texts, timeline
 from labkit.lab import Lab
 from labkit.looprunner import Blocked, Hung, LoopRunner, NeverAwaited, StrayTask, Unretrieved
 from labkit.probe import Probe
@@ -22,7 +21,7 @@ from labkit.scripted import EngineFault, Fail, Hang, Say, ScriptedEngine, Wait
 from labkit.stacks import Owners
 from labkit.stand_ins import Stuck, with_stopped_clock
 from learner import LABS, copy_lab, environment, run
-from variant import LAB02
+from variant import LAB02, labs
 from verdicts import load_tests
 
 
@@ -418,6 +417,8 @@ def test_a_script_that_nobody_waits_for_is_killed(tmp_path):
 
 # --- the texts
 
+NUM_TODOS = {"lab01": 4, "lab02": 6}
+
 
 def test_every_code_has_a_sentence_and_every_sentence_is_used():
     sources = "".join(
@@ -425,8 +426,7 @@ def test_every_code_has_a_sentence_and_every_sentence_is_used():
         for path in [*(LABS / "labkit").glob("*.py"), *LABS.glob("lab*/test_lab.py")]
     )
     raised = set(re.findall(r'"((?:L\d|LAB)-[A-Z0-9]+(?:-[A-Z0-9]+)?)"', sources))
-    with TEXTS.open("rb") as file:
-        everything = tomllib.load(file)
+    everything = load_everything()
     known = {code for section in everything.values() for code in section["codes"]}
     from_errors = {
         excuse["code"] for section in everything.values() for excuse in section.get("excuse", ())
@@ -434,10 +434,11 @@ def test_every_code_has_a_sentence_and_every_sentence_is_used():
     assert raised | from_errors == known
 
 
-def test_each_todo_has_three_hints_and_none_gives_the_code_away():
-    stages = [stage for stage in load_texts("lab02").stages if stage.function is not None]
-    assert len(stages) == 6
-    solution = {line.strip() for line in (LAB02 / "solution.py").read_text().splitlines()}
+@pytest.mark.parametrize(("lab", "num_todos"), NUM_TODOS.items())
+def test_each_todo_has_three_hints_and_none_gives_the_code_away(lab, num_todos):
+    stages = [stage for stage in load_texts(lab).stages if stage.function is not None]
+    assert len(stages) == num_todos
+    solution = {line.strip() for line in (labs()[lab] / "solution.py").read_text().splitlines()}
     for stage in stages:
         assert len(stage.hints) == 3, stage.id
         assert "..." in stage.hints[2], stage.id
@@ -447,7 +448,9 @@ def test_each_todo_has_three_hints_and_none_gives_the_code_away():
 
 
 def test_the_texts_are_ascii():
-    assert TEXTS.read_text(encoding="utf-8").isascii()
+    assert len(TEXTS) == len(NUM_TODOS)
+    for path in TEXTS:
+        assert path.read_text(encoding="utf-8").isascii(), path.name
 
 
 def test_a_block_is_ascii_and_fits_the_screen():

@@ -2,7 +2,7 @@
 
 import pytest
 from labkit.feedback import load_texts
-from variant import Variant, labs, load
+from variant import Variant, definitions, labs, load
 from verdicts import ENGINE_STAGES
 
 WRONG = [variant for lab in labs() for variant in load(lab, "wrong")]
@@ -50,4 +50,4 @@ def test_lab_02_was_designed_against_27_wrong_answers_and_there_are_more():
 @pytest.mark.parametrize("variant", [*WRONG, *RIGHT], ids=name)
 def test_a_variant_is_about_the_function_of_its_stage(variant):
     function = load_texts(variant.lab).stage(variant.stage).function
-    assert f"def {function}(" in variant.path.read_text(encoding="utf-8")
+    assert function in definitions(variant.path.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ LAB02 = LABS / "lab02_online_serving"
 HERE = Path(__file__).resolve().parent
 VARIANTS = HERE / "variants"
 
-FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,28 @@ def merged(solution: str, variant: Path) -> str:
     """Return the solution with the variant's functions, and what stands before them, put in."""
     text = variant.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    names = {node.name for node in tree.body if isinstance(node, FUNCTIONS)}
+    names = {node.name for node in tree.body if isinstance(node, DEFINITIONS)}
     new = text.split("\n", 1)[1].strip("\n")
     lines = solution.splitlines()
     places = [
         node
         for node in ast.parse(solution).body
-        if isinstance(node, FUNCTIONS) and node.name in names
+        if isinstance(node, DEFINITIONS) and node.name in names
     ]
     assert places, f"{variant}: the solution has no {sorted(names)}"
     for node in reversed(places):
         is_first = node is places[0]
         lines[node.lineno - 1 : node.end_lineno] = new.splitlines() if is_first else []
     return "\n".join(lines) + "\n"
+
+
+def definitions(text: str) -> dict[str, DEFINITIONS]:
+    """Return a file's functions, its classes, and their methods: "Monitor.snapshot"."""
+    found: dict[str, DEFINITIONS] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, DEFINITIONS):
+            found[node.name] = node
+        if isinstance(node, ast.ClassDef):
+            methods = [method for method in node.body if isinstance(method, DEFINITIONS)]
+            found |= {f"{node.name}.{method.name}": method for method in methods}
+    return found

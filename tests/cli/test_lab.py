@@ -11,6 +11,7 @@ from wheelpit.cli import lab as command
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "lab02_online_serving"
+TITLES = {"01": "Basic Inference", "02": "Online Serving with AsyncEngine"}
 
 
 @pytest.fixture
@@ -22,9 +23,11 @@ def here(tmp_path, monkeypatch) -> Path:
 def test_the_labs_are_listed_with_what_starts_them():
     done = run("lab")
     assert done.returncode == 0
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("  02")]
-    assert line.split("  ")[2] == "Online Serving with AsyncEngine"
-    assert line.endswith("wheelpit lab start 02")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("  0")]
+    assert len(lines) == len(TITLES)
+    for (number, title), line in zip(TITLES.items(), lines, strict=True):
+        assert line.split("  ")[1:3] == [number, title]
+        assert line.endswith(f"wheelpit lab start {number}")
     assert done.stdout.isascii()
 
 

@@ -95,10 +95,34 @@ class RequestOutput:
 
 
 class LLM:
-    """The offline API; the lab only has to recognize it."""
+    """The offline API: answers are made of the prompt's words."""
 
-    def __init__(self, model: str, **engine_args: Any) -> None:
+    def __init__(self, model: str, *, max_model_len: int | None = None, **engine_args: Any) -> None:
         self.model = model
+
+    def generate(
+        self,
+        prompts: str | list[str],
+        sampling_params: SamplingParams | list[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+        lora_request: Any = None,
+        priority: list[int] | None = None,
+    ) -> list[RequestOutput]:
+        listed = [prompts] if isinstance(prompts, str) else prompts
+        given = sampling_params or SamplingParams()
+        each = given if isinstance(given, list) else [given] * len(listed)
+        return [
+            _answer(number, prompt, params.max_tokens or 8)
+            for number, (prompt, params) in enumerate(zip(listed, each, strict=True))
+        ]
+
+
+def _answer(number: int, prompt: str, num_words: int) -> RequestOutput:
+    words = prompt.split()[:num_words]
+    ids = list(range(len(words)))
+    completion = CompletionOutput(0, " ".join(words), ids, None, None, finish_reason="length")
+    return RequestOutput(str(number), prompt, [1], None, [completion], finished=True)
 
 
 class AsyncLLMEngine:

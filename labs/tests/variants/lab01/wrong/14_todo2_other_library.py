@@ -1,0 +1,5 @@
+"""2 L1-2-ARGNAME: a name from another library"""
+
+
+def create_sampling_params(temperature=0.0, top_p=1.0, max_tokens=64):
+    return SamplingParams(temperature=temperature, top_p=top_p, max_new_tokens=max_tokens)
