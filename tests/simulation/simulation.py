@@ -13,9 +13,9 @@ from tests.simulation.ledger import EPSILON_S
 from tests.simulation.plan import Plan
 from tests.simulation.violation import Violation, demand
 from tests.simulation.world import Side, World
-from wheelpit.engine.supervisor import MIN_LOADING_S
+from wheelpit.engine.supervisor import LONG_STEP_SLACK, MIN_LOADING_S
 
-MAX_EVENTS = 20_000
+MAX_EVENTS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,13 @@ class Simulation:
         """Longer than all the faults can last one after the other."""
         plan = self.plan
         num_deaths = len(plan.faults) + len(plan.orders) + 3 * len(plan.requests) + 3
-        return num_deaths * (MIN_LOADING_S + 10.0 + 4 * plan.restarts.stall_timeout_s) + 60.0
+        # An announced step gets time in proportion to what a token took in the one before it, and
+        # that may have been a slow step of one token.
+        slowest_s = plan.step_s + plan.token_s + max((f.seconds for f in plan.faults), default=0.0)
+        num_tokens = sum(request.n * len(request.prompt) for request in plan.requests)
+        announced_s = LONG_STEP_SLACK * slowest_s * num_tokens
+        each_s = MIN_LOADING_S + 10.0 + 4 * plan.restarts.stall_timeout_s + announced_s
+        return num_deaths * each_s + 60.0
 
     def _is_everybody_served(self) -> bool:
         front_end = self.front_end
