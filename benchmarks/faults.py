@@ -136,7 +136,7 @@ async def compare(
         is_complete = answer.finish_reason == wanted.finish_reason
         lost += not is_complete
         altered += is_complete and answer.text != wanted.text
-    return {
+    row = {
         "signal": number.name,
         "signals": num_signals,
         "answers": len(answers),
@@ -147,6 +147,8 @@ async def compare(
         "longest_pause_undisturbed_s": round(max(a.longest_pause_s for a in expected), 2),
         "seconds": round(time.monotonic() - started_s, 1),
     }
+    print(row, file=sys.stderr)
+    return row
 
 
 def main() -> None:

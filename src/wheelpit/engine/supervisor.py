@@ -72,7 +72,7 @@ SLOW_STEP_SLACK = 10.0
 STEP_GAIN = 0.2
 """Share of the newest step in what steps have taken lately."""
 
-HEALTHY_STEPS = 100
+HEALTHY_STEPS = 20
 """After so many steps of an engine, those that hung before it are forgotten."""
 
 MAX_PATIENCE = 32
