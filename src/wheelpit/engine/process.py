@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +29,10 @@ from wheelpit.errors import EngineStartError, WheelpitError
 log = logging.getLogger(__name__)
 
 WORKER = ("-m", "wheelpit.engine.worker")
-"""Arguments to Python that run the engine process; two more are appended (see worker.py)."""
+"""Arguments to Python that run the engine process; more are appended (see worker.py)."""
+
+DIE_WITH_PARENT = "--die-with-parent"
+"""Argument to the worker: have the system kill it when the thread that started it ends."""
 
 STOP_TIMEOUT_S = 2.0
 """How long a step in flight may delay the engine's end before it is killed."""
@@ -42,7 +46,7 @@ class EngineProcess:
         with theirs:
             level = logging.getLogger("wheelpit").getEffectiveLevel()
             self._popen = subprocess.Popen(
-                [sys.executable, *worker, str(theirs.fileno()), str(level)],
+                [sys.executable, *worker, *_bond(), str(theirs.fileno()), str(level)],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C goes to the terminal's whole process group; the front end decides when
@@ -118,6 +122,15 @@ class EngineProcess:
             log.warning("the engine process did not end in %.0f s; killing it", STOP_TIMEOUT_S)
             self._popen.kill()
             self._popen.wait()
+
+
+def _bond() -> tuple[str, ...]:
+    """Ask the child to be killed with us, if we are the main thread.
+
+    The system sends that signal when the *thread* that started the child ends; the main thread
+    ends with the process.
+    """
+    return (DIE_WITH_PARENT,) if threading.current_thread() is threading.main_thread() else ()
 
 
 def _environment() -> dict[str, str]:

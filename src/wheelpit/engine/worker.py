@@ -1,17 +1,20 @@
 """The engine process: drain the inbox, step, deliver.
 
-Run as `python -m wheelpit.engine.worker FD LOG_LEVEL`: FD is one end of a socket pair whose other
-end the front end holds. When that side closes, the
-front end is gone and this process ends: between steps because the inbox says so, within a step
-because a watching thread does. There is no asyncio here.
+Run as `python -m wheelpit.engine.worker [--die-with-parent] FD LOG_LEVEL`: FD is one end of a
+socket pair whose other end the front end holds. When that side closes, the front end is gone and
+this process ends: between steps because the inbox says so, within a step because a watching thread
+does, and, where the system can do that, by a signal, which works on a process that is stopped or
+hangs in native code, too. There is no asyncio here.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -35,11 +38,15 @@ from wheelpit.engine.messages import (
     StepOutput,
     ToEngine,
 )
+from wheelpit.engine.process import DIE_WITH_PARENT
 from wheelpit.engine.transport import BlockingChannel
 from wheelpit.errors import WheelpitError
 
 log = logging.getLogger(__name__)
 
+
+PR_SET_PDEATHSIG = 1
+"""See prctl(2)."""
 
 LoadRunner = Callable[[EngineConfig, Callable[[str, float], None]], Runner]
 
@@ -52,6 +59,8 @@ def main(load_runner: LoadRunner) -> int:
         datefmt="%H:%M:%S",
     )
     sock = socket.socket(fileno=int(sys.argv[-2]))
+    if DIE_WITH_PARENT in sys.argv:
+        _die_with_parent()
     _exit_when_front_end_is_gone(sock)
     channel = BlockingChannel(sock, ToEngine)
     core = _start(channel, load_runner)
@@ -157,6 +166,14 @@ def load_model_runner(config: EngineConfig, on_phase: Callable[[str, float], Non
 
     on_phase("import", time.monotonic() - started)
     return ModelRunner(config, on_phase=on_phase)
+
+
+def _die_with_parent() -> None:
+    """Have Linux kill this process when its parent ends. If that has ended already, the socket has
+    been closed: the watching thread sees that.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _exit_when_front_end_is_gone(sock: socket.socket) -> None:
