@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.fakes import FakeRunner
 from wheelpit.config import EngineConfig
@@ -58,6 +59,9 @@ def load(options: argparse.Namespace, config: EngineConfig) -> MisbehavingRunner
         raise ModelLoadError("the fake model is broken on purpose")
     if options.fails == "oddly":
         raise KeyError("odd")
+    if options.fails.startswith("waits:"):
+        # Until the test closes its end of this FIFO.
+        Path(options.fails.removeprefix("waits:")).read_bytes()
     if options.fails == "silently":
         os._exit(5)
     return MisbehavingRunner(

@@ -95,8 +95,8 @@ class OverloadedError(ServerError):
 
     retry_after_s: when to try again, from 1 second to ten minutes. An estimate of the wait that a
     request at the end of the queue has now, or of when a tenant's rate allows more.
-    reason: "queue_full", "queue_tokens", "tenant_queue", "tenant_rate", or "deadline" (it would
-    start too late to be of use).
+    reason: "queue_full", "queue_tokens", "tenant_queue", "tenant_rate", "deadline" (it would start
+    too late to be of use), or "draining" (whatever comes is refused: this is the end).
     estimate_s: how long this request would have waited to start; None if that is not known.
     """
 

@@ -9,58 +9,18 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.cli.command import run
-from tests.tiny_model import make_model_folder
+from tests.cli.served import announcement
 from wheelpit.cli.chat_client import ChatClient
-from wheelpit.cli.serve import LISTEN_OPTIONS, SERVER_OPTIONS, _announcement, serve, split_options
+from wheelpit.cli.serve import LISTEN_OPTIONS, SERVER_OPTIONS, serve, split_options
+from wheelpit.cli.serve_start import announcement as ready_announcement
 from wheelpit.engine.arg_utils import AsyncEngineArgs
 from wheelpit.errors import ConfigError
 from wheelpit.server.listen import Listen
 from wheelpit.server.options import ServerOptions
-
-WHEELPIT = (sys.executable, "-m", "tests.cli.serve_with_fake_engine")
-
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start `wheelpit serve` on the tiny model with a fake engine; ended with the test."""
-    folder = make_model_folder(tmp_path / "tiny")
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str, fails: str = "") -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*WHEELPIT, f"--fails={fails}", "serve", str(folder), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def announcement(process: "subprocess.Popen[str]") -> list[str]:
-    """Read what is printed up to the curl line."""
-    assert process.stdout is not None
-    lines: list[str] = []
-    for line in process.stdout:
-        lines.append(line.rstrip("\n"))
-        if line.startswith("curl "):
-            return lines
-    assert process.stderr is not None
-    raise AssertionError(f"ended without being ready: {lines} {process.stderr.read()}")
 
 
 def test_it_prints_its_phases_and_a_command_that_works(start, tmp_path):
@@ -283,7 +243,7 @@ def test_every_flag_has_an_option_behind_it():
 )
 def test_a_wrong_flag_ends_with_status_2_and_says_why(monkeypatch, arguments, message):
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("wheelpit.cli.serve._serve", lambda *options: 0)
+    monkeypatch.setattr("wheelpit.cli.serve.start_and_run", lambda *options: 0)
     done = run("serve", *arguments)
     if message:
         assert done.returncode == 2
@@ -292,9 +252,9 @@ def test_a_wrong_flag_ends_with_status_2_and_says_why(monkeypatch, arguments, me
 
 
 def test_the_announcement_can_be_pasted_whatever_the_name():
-    text = _announcement("http://[::]:80", "it's a model", False, 1.0)
+    text = ready_announcement("http://[::]:80", "it's a model", False, 1.0)
     assert "at http://[::1]:80/v1; open to the network" in text
     assert """"it'"'"'s a model""" in text
-    guarded = _announcement("https://10.0.0.1:8000", "m", True, 1.0)
+    guarded = ready_announcement("https://10.0.0.1:8000", "m", True, 1.0)
     assert "open to the network" not in guarded
     assert '-H "Authorization: Bearer $WHEELPIT_API_KEY"' in guarded

@@ -41,7 +41,7 @@ class RunningServer:
         self.url = ""
         self.exit_code: int | None = None
         self._options = options or ServerOptions()
-        self._listen = listen or Listen(host="127.0.0.1", port=0)
+        self._listen = listen or Listen(host="127.0.0.1", port=0, shutdown_timeout_s=0.0)
         self._failure: BaseException | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)

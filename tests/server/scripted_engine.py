@@ -10,9 +10,11 @@ from wheelpit import AsyncEngineArgs
 from wheelpit.engine.arrival import Arrival
 from wheelpit.engine.limits import Limits
 from wheelpit.engine.messages import EngineStats, Ready
+from wheelpit.engine.progress import Unprogressed
 from wheelpit.engine.reservation import Reservation
 from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
 from wheelpit.engine.stats import FrontEndStats, StatLogger
+from wheelpit.engine.supervisor import EngineHealth, EngineState
 from wheelpit.request import (
     CompletionOutput,
     PromptType,
@@ -57,6 +59,11 @@ class ScriptedEngine:
         self._script = script
         self.limits = Limits()
         self.tenant_keys: dict[str, str] = {}
+        self.is_admitting = True
+        self.is_full = False
+        self.is_stalled = False
+        self.state = EngineState.SERVING
+        self.engine_pid: int | None = None
         self.refusal: Exception | None = None
         self.reserved: list[Reservation] = []
         self.progress_to_tell: RequestProgress | None = None
@@ -99,6 +106,21 @@ class ScriptedEngine:
         self.limits = limits
 
     async def check_health(self) -> None: ...
+
+    def health(self) -> EngineHealth:
+        return EngineHealth(
+            state=self.state, heartbeat_age_s=0.0, is_stalled=self.is_stalled, num_restarts=0
+        )
+
+    def oldest_unprogressed(self) -> Unprogressed | None:
+        return None
+
+    def attach(self) -> None: ...
+
+    def stop_admitting(self, retry_after_s: float) -> None:
+        self.is_admitting = False
+
+    def restart_engine(self, reason: str) -> None: ...
 
     def stats(self) -> FrontEndStats:
         return FrontEndStats(

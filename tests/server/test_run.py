@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.server.conftest import RunningServer
 from tests.server.scripted_engine import ScriptedEngine, delta
 from wheelpit.errors import ConfigError
 from wheelpit.request import RequestOutput
@@ -101,14 +102,6 @@ def is_alive(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
-def accepts_connections(url: str) -> bool:
-    try:
-        httpx.get(f"{url}/health", timeout=60)
-    except httpx.TransportError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_aborts_what_runs_and_ends_with_code_0(start: Start, number: int) -> None:
     process = start()
@@ -150,7 +143,12 @@ def test_with_patience_running_requests_finish(start: Start) -> None:
     assert process.popen.returncode == 0
 
 
-def test_a_second_signal_ends_the_process_at_once(start: Start) -> None:
+def is_ready(url: str) -> bool:
+    return httpx.get(f"{url}/health/ready", timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize("last", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once_and_leaves_nothing(start: Start, last: int) -> None:
     process = start(patience=600)
     url = process.wait_until_ready()
     body = {"prompt": "x", "stream": True, "max_tokens": 240, "return_token_ids": True}
@@ -161,12 +159,57 @@ def test_a_second_signal_ends_the_process_at_once(start: Start) -> None:
         lines = response.iter_lines()
         next(lines)
         process.popen.send_signal(signal.SIGTERM)
-        # Only after the first is dealt with: no new connection is accepted then.
-        while accepts_connections(url):
+        # Only after the first is dealt with: it is not ready then.
+        while is_ready(url):
             pass
+        process.popen.send_signal(last)
+        _, errors = process.end()
+    assert process.popen.returncode == 0, errors
+    assert errors == ""
+    assert not is_alive(process.engine_pid)
+
+
+def test_while_it_drains_it_takes_no_new_requests_and_finishes_the_old(start: Start) -> None:
+    process = start(patience=60)
+    url = process.wait_until_ready()
+    body = {"prompt": "x", "stream": True, "max_tokens": 60, "return_token_ids": True}
+    with (
+        httpx.Client(timeout=60) as client,
+        client.stream("POST", f"{url}/v1/completions", json=body) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
         process.popen.send_signal(signal.SIGTERM)
-        process.end()
-    assert process.popen.returncode == -signal.SIGTERM
+        while is_ready(url):
+            pass
+        ready = httpx.get(f"{url}/health/ready", timeout=60)
+        assert (ready.status_code, ready.json()["reason"]) == (503, "draining")
+        assert httpx.get(f"{url}/health/live", timeout=60).status_code == 200
+        assert httpx.get(f"{url}/health", timeout=60).status_code == 200
+        refused = httpx.post(f"{url}/v1/completions", json={"prompt": "x"}, timeout=60)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert refused.json()["error"]["reason"] == "draining"
+        assert refused.json()["error"]["type"] == "ServiceUnavailableError"
+        metrics = httpx.get(f"{url}/metrics", timeout=60).text
+        assert RunningServer.metric(metrics, "wheelpit:admission_rejections_total") == 1
+        rest = [line for line in lines if line]
+    assert '"finish_reason":"length"' in rest[-2]
+    process.end()
+    assert process.popen.returncode == 0
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_server_that_is_killed_takes_its_engine_with_it(start: Start, is_stopped: bool) -> None:
+    """Even one that is stopped, and so cannot see that its front end has gone."""
+    process = start()
+    url = process.wait_until_ready()
+    assert httpx.post(f"{url}/v1/completions", json={"prompt": "x"}, timeout=60).is_success
+    if is_stopped:
+        os.kill(process.engine_pid, signal.SIGSTOP)
+    process.popen.kill()
+    process.popen.wait()
+    while is_alive(process.engine_pid):
+        pass
 
 
 def test_a_taken_port_is_one_clear_line_and_code_1(start: Start) -> None:

@@ -47,17 +47,13 @@ from wheelpit.cli.serve_options import (
     parse_json_strings,
     switch,
 )
+from wheelpit.cli.serve_start import start_and_run
 from wheelpit.cli.startup import StartupClock
-from wheelpit.errors import ConfigError, ValidationError
 
 if TYPE_CHECKING:
     from wheelpit.engine.arg_utils import AsyncEngineArgs
-    from wheelpit.engine.async_engine import AsyncLLMEngine
-    from wheelpit.engine.served_model import ServedModel
     from wheelpit.server.listen import Listen
     from wheelpit.server.options import ServerOptions
-
-log = logging.getLogger(__name__)
 
 LISTEN_OPTIONS = (
     "host",
@@ -169,7 +165,11 @@ def serve(
     max_body_bytes: Annotated[Number, count(LISTEN, "Longer requests are refused.")] = None,
     shutdown_timeout_s: Annotated[
         Fraction,
-        option(LISTEN, "Seconds for running requests after a signal.", "--shutdown-timeout"),
+        option(
+            LISTEN,
+            "Seconds that running requests have to finish after a signal. Default: 30.",
+            "--shutdown-timeout",
+        ),
     ] = None,
     # --- security
     api_key: Annotated[
@@ -267,7 +267,7 @@ def serve(
         given.setdefault("model", given.pop("model_option"))
     _set_up_logging(given.pop("log_level", "info"), given.pop("uvicorn_log_level", None))
     listen, options, engine_args = split_options(given)
-    raise typer.Exit(_serve(engine_args, options, listen, clock))
+    raise typer.Exit(start_and_run(engine_args, options, listen, clock))
 
 
 def split_options(
@@ -288,102 +288,6 @@ def split_options(
     # Bounds are on unless the flag says none.
     args = {name: v.limit if isinstance(v, Bound) else v for name, v in rest.items()}
     return listen, ServerOptions(**server), AsyncEngineArgs.for_server(args)
-
-
-def _serve(
-    engine_args: AsyncEngineArgs, options: ServerOptions, listen: Listen, clock: StartupClock
-) -> int:
-    """Start and run; returns the exit code."""
-    from wheelpit.server.listen import bind
-
-    # First of all: mistakes are told before minutes are spent on loading.
-    check_tls(listen)
-    sock = bind(listen)
-    try:
-        engine = _start(engine_args, clock)
-    except BaseException:
-        sock.close()
-        raise
-    # Imported by `_start` already, while the model loaded.
-    from wheelpit.server.run import run
-
-    def announce(url: str) -> None:
-        name = (options.served_model_names or engine_args.served_model_names)[0]
-        needs_key = bool(options.api_keys or engine.tenant_keys)
-        print(_announcement(url, name, needs_key, clock.total_s()), flush=True)
-
-    return run(engine, options, listen, sock, on_ready=announce)
-
-
-def _start(engine_args: AsyncEngineArgs, clock: StartupClock) -> AsyncLLMEngine:
-    """Return an engine that is ready; the HTTP stack is imported while its process loads."""
-    from wheelpit.engine.async_engine import AsyncLLMEngine
-
-    clock.phase("imports")
-    engine = AsyncLLMEngine.launch(engine_args)
-    try:
-        clock.phase("config, tokenizer, engine process")
-        import wheelpit.server.run  # noqa: F401  # 0.3 s, for which the engine need not wait
-
-        _check_chat_template(engine.model_config)
-        clock.phase("HTTP stack, while the engine loads:")
-        engine.wait_until_ready(lambda name, seconds: clock.line(f"  {name}", seconds))
-        clock.phase("waiting for the engine")
-    except BaseException:
-        engine.shutdown()
-        raise
-    return engine
-
-
-def check_tls(listen: Listen) -> None:
-    """Load the certificate as the server will; ConfigError says which file is wrong."""
-    if listen.ssl_certfile is None:
-        return
-    import ssl
-
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    named = f"--ssl-certfile {listen.ssl_certfile}"
-    try:
-        if listen.ssl_keyfile is not None:
-            named += f" with --ssl-keyfile {listen.ssl_keyfile}"
-        tls.load_cert_chain(listen.ssl_certfile, listen.ssl_keyfile)
-        if listen.ssl_ca_certs is not None:
-            named = f"--ssl-ca-certs {listen.ssl_ca_certs}"
-            tls.load_verify_locations(listen.ssl_ca_certs)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"{named} cannot be used: {error.strerror or error}") from error
-
-
-def _check_chat_template(model: ServedModel) -> None:
-    """Compile the template before the first request: an operator's must work, a model's should."""
-    if model.chat_template_override is not None:
-        model.chat_template_override.check()
-    elif model.tokenizer is not None and model.tokenizer.chat_template is not None:
-        try:
-            model.tokenizer.chat_template_for().check()
-        except ValidationError as error:
-            log.warning("chat will not work, completions will: %s", error)
-
-
-def _announcement(url: str, model: str, needs_key: bool, total_s: float) -> str:
-    """One line to read and one to paste."""
-    import json
-    import shlex
-
-    shown = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    base, socket_flag = shown, ""
-    if shown.startswith("unix:"):
-        base = "http://localhost"
-        socket_flag = f"--unix-socket {shlex.quote(shown.removeprefix('unix:'))} "
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
-    key = '-H "Authorization: Bearer $WHEELPIT_API_KEY" ' if needs_key else ""
-    is_open = not needs_key and shown != url
-    note = "; open to the network without an API key" if is_open else ""
-    curl = (
-        f"curl {socket_flag}{base}/v1/chat/completions {key}"
-        f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
-    )
-    return f"Ready in {total_s:.1f} s: {model} at {shown}/v1{note}. Try:\n{curl}"
 
 
 def _set_up_logging(level: str, uvicorn_level: str | None) -> None:

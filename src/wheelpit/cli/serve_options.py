@@ -151,7 +151,7 @@ KeepAlive = Annotated[
         "A silent stream gets a comment with its place in the queue. 0: never. Default: 1.",
     ),
 ]
-AdminKey = Annotated[Text, option(SECURITY, "Opens /admin/limits, which is not there without it.")]
+AdminKey = Annotated[Text, option(SECURITY, "Opens /admin/*, which is not there without it.")]
 
 
 def parse_json_object(text: str) -> dict[str, Any]:

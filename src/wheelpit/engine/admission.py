@@ -77,6 +77,16 @@ class Admission:
         """Queued sequences that start in a second once all seats are taken; None if unknown."""
         return self._turnover.rate(now)
 
+    @property
+    def is_full(self) -> bool:
+        """Would one more sequence be refused, however short its prompt and whoever sent it?"""
+        bound, num_free = self.limits.max_num_queued_reqs, self._turnover.num_free
+        is_idle = self._num_queued == self.num_running == 0
+        if bound is not None and not _fits(self._num_queued, 1, num_free, bound, is_idle=is_idle):
+            return True
+        bound = self.limits.max_num_queued_tokens
+        return bound is not None and self._num_queued > 0 and self._num_queued_tokens >= bound
+
     def set_limits(self, limits: Limits, now: float) -> None:
         """Make other limits hold from now on; nobody who is in is turned out."""
         self.limits = limits

@@ -28,6 +28,7 @@ from wheelpit.engine.intake import Intake
 from wheelpit.engine.launch import Launched, launch_process
 from wheelpit.engine.messages import Ready
 from wheelpit.engine.process import WORKER
+from wheelpit.engine.progress import Unprogressed, oldest_unprogressed
 from wheelpit.engine.request_book import RequestBook
 from wheelpit.engine.request_state import RequestOutputCollector, RequestState
 from wheelpit.engine.served_model import ServedModel
@@ -118,6 +119,13 @@ class AsyncLLMEngine:
             ready.max_num_seqs,
             self.config.model.max_model_len,
         )
+
+    def attach(self) -> None:
+        """Watch over the engine from the running loop, before there is any request. Idempotent.
+
+        RuntimeError while another loop does.
+        """
+        self._link.attach()
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Stop the engine process; every pending `generate` raises EngineDeadError. Idempotent.
@@ -364,6 +372,24 @@ class AsyncLLMEngine:
     def health(self) -> EngineHealth:
         """How the engine process does; costs nothing, never raises."""
         return self._link.health()
+
+    def oldest_unprogressed(self) -> Unprogressed | None:
+        """The request that has waited longest for anything to happen to it; None if none waits."""
+        return oldest_unprogressed(self._intake.pending, self._book.requests, time.monotonic())
+
+    @property
+    def is_full(self) -> bool:
+        """Would the limits refuse a request that came now?"""
+        return self._intake.is_full
+
+    @property
+    def is_admitting(self) -> bool:
+        """False after `stop_admitting`."""
+        return self._intake.is_open
+
+    def stop_admitting(self, retry_after_s: float = 1.0) -> None:
+        """Refuse new requests for good, with OverloadedError; those that are in go on."""
+        self._intake.close(retry_after_s)
 
     def restart_engine(self, reason: str = "asked to") -> None:
         """Replace the engine process; to the requests it is a pause."""

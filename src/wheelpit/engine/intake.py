@@ -49,6 +49,7 @@ class Intake:
         self._report = report
         self._clock = clock
         self._pending: dict[Reservation, None] = {}
+        self._closed_for_s: float | None = None
         self._warn_of_priority = PriorityWarning(self._config.scheduler.policy)
 
     def on_ready(self, capacity_tokens: int) -> None:
@@ -60,6 +61,24 @@ class Intake:
     def num_pending(self) -> int:
         """Reservations whose requests are not in the book yet."""
         return len(self._pending)
+
+    @property
+    def pending(self) -> list[Reservation]:
+        """Those reservations, oldest first; a copy."""
+        return list(self._pending)
+
+    @property
+    def is_open(self) -> bool:
+        """Does it admit requests at all?"""
+        return self._closed_for_s is None
+
+    @property
+    def is_full(self) -> bool:
+        return self._admission.is_full
+
+    def close(self, retry_after_s: float) -> None:
+        """Refuse whatever comes from now on; what is in, or has a reservation, goes on."""
+        self._closed_for_s = retry_after_s
 
     @property
     def limits(self) -> Limits:
@@ -85,6 +104,12 @@ class Intake:
         arrival_s = now
         try:
             arrival.check()
+            if self._closed_for_s is not None:
+                raise OverloadedError(
+                    "the server is shutting down: send this to another one",
+                    retry_after_s=self._closed_for_s,
+                    reason="draining",
+                )
             self._warn_of_priority(arrival.priority)
             if arrival.arrival_time is not None:
                 arrival_s -= max(0.0, time.time() - arrival.arrival_time)

@@ -12,15 +12,23 @@ from starlette.middleware.cors import CORSMiddleware
 
 from wheelpit import __version__
 from wheelpit.server.admin import AdminRoutes, LimitsAnswer, LimitsPatch
+from wheelpit.server.admin_engine import AdminEngineRoutes, EngineAnswer
 from wheelpit.server.auth import Keyring, RequireApiKey
 from wheelpit.server.cancel import CancelRoute
 from wheelpit.server.chat import ChatRoute
 from wheelpit.server.completions import CompletionRoute
 from wheelpit.server.error_answers import FaultBoundary, answer_http_exception
-from wheelpit.server.errors import BAD_REQUEST, LATE, OVERLOAD, UNKNOWN
+from wheelpit.server.errors import BAD_REQUEST, LATE, OVERLOAD, UNAVAILABLE, UNKNOWN
+from wheelpit.server.health import HealthRoutes, LiveAnswer, ProgressAnswer, ReadyAnswer
 from wheelpit.server.http_metrics import CountRequests, HttpMetrics
 from wheelpit.server.metrics import EngineMetrics, new_registry
-from wheelpit.server.openapi import DocsRoutes, describe, describe_answer
+from wheelpit.server.openapi import (
+    DocsRoutes,
+    describe,
+    describe_answer,
+    describe_states,
+    json_content,
+)
 from wheelpit.server.options import ServerOptions
 from wheelpit.server.protocol import (
     ChatRequest,
@@ -67,6 +75,7 @@ def create_app(engine: ServedEngine, options: ServerOptions | None = None) -> Fa
     _add_cancel_routes(app, service)
     if keyring.has_admin:
         _add_admin_routes(app, service)
+    _add_health_routes(app, service, is_open=keyring.is_open)
     _add_status_routes(app, service, _registry(service, http_metrics))
     _add_docs_routes(app, service.options)
     return app
@@ -129,7 +138,8 @@ def _registry(service: Service, http_metrics: HttpMetrics) -> CollectorRegistry:
 
 def _add_generation_routes(app: FastAPI, service: Service) -> None:
     tokenize = TokenizeRoutes(service)
-    faults = (BAD_REQUEST, UNKNOWN, OVERLOAD[service.options.overload_status], LATE)
+    overload = OVERLOAD[service.options.overload_status]
+    faults = (BAD_REQUEST, UNKNOWN, overload, UNAVAILABLE, LATE)
     for path, endpoint, description in (
         (
             "/v1/chat/completions",
@@ -178,6 +188,36 @@ def _add_admin_routes(app: FastAPI, service: Service) -> None:
             response_model=None,
             openapi_extra=description,
         )
+    process = AdminEngineRoutes(service)
+    for method, path, answer in (
+        ("GET", "/admin/engine", process.engine),
+        ("POST", "/admin/restart-engine", process.restart),
+    ):
+        app.add_api_route(
+            path,
+            answer,
+            methods=[method],
+            response_model=None,
+            openapi_extra=describe_answer(EngineAnswer),
+        )
+
+
+def _add_health_routes(app: FastAPI, service: Service, *, is_open: bool) -> None:
+    health = HealthRoutes(service.engine, is_open=is_open)
+    ready = describe_states(json_content(ReadyAnswer))
+    empty = describe_states(None)
+    for path, endpoint, description in (
+        ("/health", health.health, empty),
+        ("/health/live", health.live, describe_answer(LiveAnswer)),
+        ("/health/ready", health.ready, ready),
+        ("/health/progress", health.progress, describe_answer(ProgressAnswer)),
+        ("/ping", health.health, empty),
+    ):
+        app.add_api_route(
+            path, endpoint, methods=["GET"], response_model=None, openapi_extra=description
+        )
+        app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+    app.add_api_route("/ping", health.health, methods=["POST"], include_in_schema=False)
 
 
 def _add_status_routes(app: FastAPI, service: Service, registry: CollectorRegistry) -> None:
@@ -185,15 +225,12 @@ def _add_status_routes(app: FastAPI, service: Service, registry: CollectorRegist
     for path, endpoint in (
         ("/v1/models", status.models),
         ("/v1/models/{name:path}", status.model),
-        ("/health", status.health),
-        ("/ping", status.health),
         ("/version", status.version),
         ("/load", status.load),
         ("/metrics", status.metrics),
     ):
         app.add_api_route(path, endpoint, methods=["GET"])
         app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
-    app.add_api_route("/ping", status.health, methods=["POST"], include_in_schema=False)
 
 
 def _add_docs_routes(app: FastAPI, options: ServerOptions) -> None:

@@ -21,7 +21,9 @@ from wheelpit.config import require
 from wheelpit.server.error_answers import forbidden, unauthorized
 from wheelpit.server.root_path import route_path
 
-OPEN_PATHS = frozenset({"/health", "/ping", "/version"})
+OPEN_PATHS = frozenset(
+    {"/health", "/health/live", "/health/ready", "/health/progress", "/ping", "/version"}
+)
 ADMIN_PATHS = "/admin/"
 SCOPE_KEY = "wheelpit.principal"
 PLAIN_NAME = re.compile(r"[\x21-\x7e]{1,64}")

@@ -91,6 +91,11 @@ def health_response(*, is_healthy: bool) -> Response:
     return Response(status_code=HEALTHY if is_healthy else UNHEALTHY)
 
 
+def readiness_response(answer: bytes, *, is_ready: bool) -> Response:
+    """The given JSON, with 200 or 503."""
+    return _json(HEALTHY if is_ready else UNHEALTHY, answer)
+
+
 async def answer_http_exception(request: Request, error: Exception) -> Response:
     """Put the framework's own errors (unknown route, wrong method) into OpenAI's shape."""
     assert isinstance(error, HTTPException), error

@@ -84,7 +84,8 @@ LATE = Fault(504, "GatewayTimeoutError")
 
 HEALTHY, UNHEALTHY = 200, 503
 
-OVERLOAD = {429: Fault(429, "RateLimitError"), 503: Fault(503, "ServiceUnavailableError")}
+UNAVAILABLE = Fault(503, "ServiceUnavailableError")
+OVERLOAD = {429: Fault(429, "RateLimitError"), 503: UNAVAILABLE}
 """What an OverloadedError may be answered with: the operator chooses the status."""
 
 FAULTS: tuple[tuple[tuple[type[Exception], ...], Fault], ...] = (
@@ -103,7 +104,8 @@ FAULTS: tuple[tuple[tuple[type[Exception], ...], Fault], ...] = (
 def fault_of(error: BaseException, overload_status: int = 429) -> Fault:
     """Classify an exception. overload_status: one of OVERLOAD."""
     if isinstance(error, OverloadedError):
-        return OVERLOAD[overload_status]
+        # Whoever is told that the client sends too much would be told wrong.
+        return OVERLOAD[503 if error.reason == "draining" else overload_status]
     for kinds, fault in FAULTS:
         if isinstance(error, kinds):
             return fault

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from wheelpit.config import require
 from wheelpit.errors import WheelpitError
 
+BACKLOG = 2048
+"""Connections that the system keeps for us until we take them."""
+
 
 class ListenError(WheelpitError):
     """The address cannot be listened on; the message is fit to be printed alone."""
@@ -35,7 +38,7 @@ class Listen:
     access_log: bool = False
     """Log each request's line, to the logger uvicorn.access."""
     keep_alive_s: int = 5
-    shutdown_timeout_s: float = 0.0
+    shutdown_timeout_s: float = 30.0
     """How long running requests may go on after a signal, before they are aborted."""
 
     def __post_init__(self) -> None:

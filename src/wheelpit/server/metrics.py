@@ -29,7 +29,7 @@ from wheelpit.engine.stats import FinishedRequest, FrontEndStats, StepRecord
 from wheelpit.server.histogram import Histogram, one_two_five
 
 FINISH_REASONS = ("stop", "length", "abort", "error", "repetition", "refused")
-REFUSALS = ("queue_full", "queue_tokens", "deadline", "tenant_queue", "tenant_rate")
+REFUSALS = ("queue_full", "queue_tokens", "deadline", "tenant_queue", "tenant_rate", "draining")
 """Reasons of an OverloadedError. Requests that were at fault themselves are no sign of overload."""
 TIMEOUTS = ("timeout", "queue_timeout", "ttft_timeout")
 

@@ -11,7 +11,9 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
 from wheelpit.server.admin import LimitsAnswer, LimitsPatch
-from wheelpit.server.errors import Fault
+from wheelpit.server.admin_engine import EngineAnswer
+from wheelpit.server.errors import HEALTHY, UNHEALTHY, Fault
+from wheelpit.server.health import LiveAnswer, ProgressAnswer, ReadyAnswer
 from wheelpit.server.protocol import (
     ChatRequest,
     CompletionRequest,
@@ -35,6 +37,10 @@ STRUCTS = (
     DetokenizeRequest,
     TokenizeRequest,
     LimitsAnswer,
+    EngineAnswer,
+    LiveAnswer,
+    ReadyAnswer,
+    ProgressAnswer,
     CancelAnswer,
     ChatAnswer,
     CompletionAnswer,
@@ -50,17 +56,24 @@ def describe(
     body: type[msgspec.Struct], answer: type[msgspec.Struct], *faults: Fault
 ) -> dict[str, Any]:
     """What a route that reads its own body adds to its description."""
-    content = {"required": True, "content": _json_content(body)}
+    content = {"required": True, "content": json_content(body)}
     return {"requestBody": content, **describe_answer(answer, *faults)}
 
 
 def describe_answer(answer: type[msgspec.Struct], *faults: Fault) -> dict[str, Any]:
     """Likewise for a route without a body. faults: errors that are worth a client's care."""
-    responses = {"200": {"description": "the answer", "content": _json_content(answer)}}
+    responses = {"200": {"description": "the answer", "content": json_content(answer)}}
     for fault in faults:
-        content = _json_content(ErrorAnswer)
+        content = json_content(ErrorAnswer)
         responses[str(fault.status)] = {"description": fault.kind, "content": content}
     return {"responses": responses}
+
+
+def describe_states(content: dict[str, Any] | None) -> dict[str, Any]:
+    """Likewise for a probe, which answers alike for better and for worse, or says nothing."""
+    body = {} if content is None else {"content": content}
+    named = ((HEALTHY, "all is well"), (UNHEALTHY, "not so"))
+    return {"responses": {str(status): {"description": text, **body} for status, text in named}}
 
 
 class DocsRoutes:
@@ -88,5 +101,6 @@ class DocsRoutes:
         )
 
 
-def _json_content(struct: type[msgspec.Struct]) -> dict[str, Any]:
+def json_content(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The description of a JSON body of this shape."""
     return {"application/json": {"schema": {"$ref": REF.format(name=struct.__name__)}}}

@@ -2,18 +2,18 @@
 
 The life of a server, once the model is loaded:
 
-    bind ── listen ── serve ── signal ── no new connections ── drain ── abort the rest ── end
-                        │                                      (up to shutdown_timeout_s)
+    bind ── listen ── serve ── signal ── drain ── abort the rest ── no connections ── end
+                        │                (up to shutdown_timeout_s)
                         └─ engine dead ── the same without draining, exit code 1
 
-A second signal ends the process at once; the engine process sees its parent's end and follows.
+While it drains it answers as before, but takes no new requests: 503, and not ready. A second signal
+ends that at once; a third one the process, in whatever state it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import signal
 import socket
 import threading
@@ -23,7 +23,7 @@ from contextlib import closing, contextmanager
 import uvicorn
 
 from wheelpit.server.app import create_app, service_of
-from wheelpit.server.listen import Listen, bind, listen_error, release, url_of
+from wheelpit.server.listen import BACKLOG, Listen, bind, listen_error, release, url_of
 from wheelpit.server.options import ServerOptions
 from wheelpit.server.served_engine import ServedEngine
 
@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 ABORT_TIMEOUT_S = 2
 """For clients to take the rest of their answers once these are aborted."""
 
-BACKLOG = 2048
+DRAIN_RETRY_AFTER_S = 5.0
+"""For clients that come while the server drains: by then another one should be there."""
 
 
 class HttpServer:
@@ -45,7 +46,7 @@ class HttpServer:
         self._engine = engine
         self._listen = listen
         self._sock = sock
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         self._exit_code = 0
         self.app = create_app(engine, options)
         self._live = service_of(self.app).live
@@ -61,7 +62,7 @@ class HttpServer:
                 server_header=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=listen.keep_alive_s,
-                timeout_graceful_shutdown=math.ceil(listen.shutdown_timeout_s) + ABORT_TIMEOUT_S,
+                timeout_graceful_shutdown=ABORT_TIMEOUT_S,
                 timeout_notify=1,
                 callback_notify=self._look_after_engine,
                 ssl_keyfile=listen.ssl_keyfile,
@@ -83,37 +84,52 @@ class HttpServer:
             self._sock.listen(BACKLOG)
         except OSError as error:
             raise listen_error(self._listen, error) from error
+        # Or nobody would notice before the first request that it has died.
+        self._engine.attach()
         url = url_of(self._listen, self._sock)
         await server.startup(sockets=[self._sock])
         log.info("listening on %s", url)
         on_ready(url)
-        await server.main_loop()
-        ending = asyncio.create_task(self._end_requests())
+        draining = asyncio.create_task(self._drain())
         try:
+            await server.main_loop()
             await server.shutdown(sockets=[self._sock])
         finally:
-            ending.cancel()
-            await asyncio.gather(ending, return_exceptions=True)
+            draining.cancel()
+            await asyncio.gather(draining, return_exceptions=True)
             release(self._listen)
         return self._exit_code
 
     def stop(self) -> None:
-        """Begin to end: no new connections, then the requests in flight. Idempotent."""
-        self._is_stopping = True
-        self._server.should_exit = True
+        """Begin to end: no new requests, then those in flight. Idempotent."""
+        if not self._stopping.is_set():
+            self._engine.stop_admitting(DRAIN_RETRY_AFTER_S)
+            self._stopping.set()
 
-    async def _end_requests(self) -> None:
-        """Let running requests finish while there is time, then end them with "abort"."""
+    def stop_now(self) -> None:
+        """End at once, whoever is waiting for whatever."""
+        self.stop()
+        self._live.cancel_all()
+        self._server.should_exit = self._server.force_exit = True
+
+    async def _drain(self) -> None:
+        """Once told to stop, let running requests finish while there is time, then end them with
+        "abort"; then the connections.
+        """
+        await self._stopping.wait()
+        patience_s = self._listen.shutdown_timeout_s
+        log.info("draining: %d requests have %g s to finish", len(self._live), patience_s)
         try:
-            async with asyncio.timeout(self._listen.shutdown_timeout_s):
+            async with asyncio.timeout(patience_s):
                 await self._live.wait_until_idle()
         except TimeoutError:
             log.info("aborting %d requests", len(self._live))
             self._live.cancel_all()
+        self._server.should_exit = True
 
     async def _look_after_engine(self) -> None:
         """End the server when its engine is gone: an orchestrator will start a new one."""
-        if self._engine.errored and not self._is_stopping:
+        if self._engine.errored and not self._stopping.is_set():
             log.error("the engine is dead: the server ends")
             self._exit_code = 1
             self.stop()
@@ -150,15 +166,21 @@ def _stop_on_signal(server: HttpServer) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
 
-    def on_signal() -> None:
-        log.info("stopping; a second signal ends the process at once")
+    def on_first() -> None:
+        log.info("stopping; a second signal ends what is running at once")
+        for number in signals:
+            loop.add_signal_handler(number, on_second)
+        server.stop()
+
+    def on_second() -> None:
+        # Of no use to a loop that hangs: the next one needs none.
         for number in signals:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
-        server.stop()
+        server.stop_now()
 
     for number in signals:
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_first)
     try:
         yield
     finally:

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 from wheelpit.engine.arrival import Arrival
 from wheelpit.engine.limits import Limits
 from wheelpit.engine.messages import Ready
+from wheelpit.engine.progress import Unprogressed
 from wheelpit.engine.reservation import Reservation
 from wheelpit.engine.stats import FrontEndStats, StatLogger
+from wheelpit.engine.supervisor import EngineHealth
 from wheelpit.request import PromptType, RequestOutput, RequestProgress, SamplingParams
 from wheelpit.text.chat_template import ChatTemplate
 from wheelpit.text.tokenizer import Tokenizer
@@ -55,6 +57,10 @@ class ServedEngine(Protocol):
     def errored(self) -> bool: ...
     @property
     def ready(self) -> Ready: ...
+
+    def attach(self) -> None:
+        """Watch over the engine process from the running loop. Idempotent."""
+        ...
 
     async def add_request(
         self,
@@ -109,7 +115,40 @@ class ServedEngine(Protocol):
         """SHA-256 of an API key, as 64 lower-case hex digits -> its tenant. From tenant_config."""
         ...
 
-    async def check_health(self) -> None: ...
+    @property
+    def is_admitting(self) -> bool:
+        """False after `stop_admitting`."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Would the limits refuse a request that came now?"""
+        ...
+
+    def stop_admitting(self, retry_after_s: float) -> None:
+        """Refuse new requests for good, with reason "draining"; those that are in go on."""
+        ...
+
+    async def check_health(self) -> None:
+        """Raise EngineDeadError if there will be no engine any more, or it hangs just now."""
+        ...
+
+    def health(self) -> EngineHealth:
+        """How the engine process does; costs nothing, never raises."""
+        ...
+
+    def oldest_unprogressed(self) -> Unprogressed | None:
+        """The request that has waited longest for anything to happen to it."""
+        ...
+
+    @property
+    def engine_pid(self) -> int | None:
+        """The engine process's; None between two."""
+        ...
+
+    def restart_engine(self, reason: str) -> None:
+        """Replace the engine process; to the requests it is a pause. EngineDeadError."""
+        ...
 
     def stats(self) -> FrontEndStats: ...
 

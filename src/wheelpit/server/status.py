@@ -1,4 +1,4 @@
-"""The routes that tell how the server is: probes, models, load, metrics. They enter no queue."""
+"""The routes that tell what the server has: models, load, metrics. They enter no queue."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wheelpit import __version__
-from wheelpit.errors import EngineDeadError, NotFoundError
-from wheelpit.server.error_answers import health_response
+from wheelpit.errors import NotFoundError
 from wheelpit.server.metrics import exposition
 from wheelpit.server.responses import json_response
 from wheelpit.server.service import Service
@@ -20,14 +19,6 @@ class StatusRoutes:
     def __init__(self, service: Service, registry: CollectorRegistry) -> None:
         self._service = service
         self._registry = registry
-
-    async def health(self) -> Response:
-        """200 while requests can be served, 503 when the engine is gone; empty body."""
-        try:
-            await self._service.engine.check_health()
-        except EngineDeadError:
-            return health_response(is_healthy=False)
-        return health_response(is_healthy=True)
 
     async def version(self) -> Response:
         """The server's version."""
