@@ -174,6 +174,8 @@ class Ledger:
             and batch.num_tokens <= self._plan.config.scheduler.max_num_batched_tokens,
             "a step is larger than the limits",
         )
+        if self.failures_s and self.supervisor.engine is engine:
+            self._check_company(engine, batch)
         shares = self._shares[engine.number]
         if shares is None:
             return
@@ -186,6 +188,21 @@ class Ledger:
                 counts[sequence.tenant] <= share.max_running,
                 f"tenant {sequence.tenant!r} has more than its {share.max_running} seats",
             )
+
+    def _check_company(self, engine: SimulatedEngine, batch: ScheduledBatch) -> None:
+        """Who is under suspicion is alone in a step, but for those that are being taken back."""
+        known = self._on_engine[engine.number]
+        wanted = {
+            known[scheduled.sequence.request_id]
+            for scheduled in batch.sequences
+            if scheduled.sequence.request_id not in self._taken_back
+        }
+        numbers = {number for number, _ in wanted}
+        is_suspected = any(self.records[n].sequences[i].num_strikes >= 2 for n, i in wanted)
+        demand(
+            not is_suspected or len(numbers) == 1,
+            f"one of the requests {sorted(numbers)} is under suspicion, and not alone",
+        )
 
     def after_step(self, engine: SimulatedEngine, output: StepOutput) -> None:
         scheduler = engine.core._scheduler
