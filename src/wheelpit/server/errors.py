@@ -26,10 +26,13 @@ from wheelpit.errors import (
 
 log = logging.getLogger(__name__)
 
+MAX_BODY_BYTES = 4096
 MAX_MESSAGE_CHARS = 2000
 MAX_PARAM_CHARS = 200
 
-ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+ADDRESS = re.compile(r"(?: at)? 0x[0-9a-fA-F]{6,}")
+PATH = re.compile(r"(?<![\w/.:])/(?:[\w.+@-]+/)+[\w.+@-]+")
+"""A file's absolute path: at least one folder and a name, not part of a URL."""
 
 
 class BadBodyError(ClientError):
@@ -128,18 +131,32 @@ def error_body(error: BaseException, overload_status: int = 429) -> bytes:
 def encode_error(
     message: str, fault: Fault, param: str | None = None, more: Mapping[str, object] | None = None
 ) -> bytes:
-    """OpenAI's error body, cut to a bearable length. more: further fields of it."""
+    """OpenAI's error body, cut to a bearable length. more: further fields of it.
+
+    Of our own faults, no file's path is told: a client's text may well have one in it.
+    """
     message = ADDRESS.sub("", message)
-    if len(message) > MAX_MESSAGE_CHARS:
-        message = message[: MAX_MESSAGE_CHARS - 3] + "..."
-    inner: dict[str, Any] = {
-        "message": message.encode("utf-8", "replace").decode(),
-        "type": fault.kind,
-        "param": None if param is None else param[:MAX_PARAM_CHARS],
-        "code": fault.status,
-        **(more or {}),
-    }
-    return msgspec.json.encode({"error": inner})
+    if fault.status >= 500:
+        message = PATH.sub("(a file)", message)
+    message = message.encode("utf-8", "replace").decode()
+    num_chars = MAX_MESSAGE_CHARS
+    while True:
+        inner: dict[str, Any] = {
+            "message": _cut(message, num_chars),
+            "type": fault.kind,
+            "param": None if param is None else param[: min(MAX_PARAM_CHARS, num_chars)],
+            "code": fault.status,
+            **(more or {}),
+        }
+        body = msgspec.json.encode({"error": inner})
+        if len(body) <= MAX_BODY_BYTES or num_chars < 64:
+            return body
+        # Characters of several bytes, or such as are written as escapes.
+        num_chars //= 2
+
+
+def _cut(text: str, num_chars: int) -> str:
+    return text if len(text) <= num_chars else text[: num_chars - 3] + "..."
 
 
 def log_error(error: Exception, place: str) -> None:
