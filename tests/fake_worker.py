@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from tests.fakes import FakeRunner
 from wheelpit.config import EngineConfig
+from wheelpit.engine.chaos import Chaos, ChaoticRunner, fail
+from wheelpit.engine.core import Runner
 from wheelpit.engine.worker import main
 from wheelpit.errors import ModelLoadError
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch
@@ -27,9 +30,13 @@ HANGS = 252
 """A step with such a sequence never ends."""
 
 
-def fake_worker(*, step_ms: float = 0.0, num_blocks: int = 256, fails: str = "") -> list[str]:
+def fake_worker(
+    *, step_ms: float = 0.0, num_blocks: int = 256, fails: str = "", chaos: str = ""
+) -> list[str]:
     """The command line to give to `AsyncLLMEngine.launch`."""
     options = [f"--step-ms={step_ms}", f"--num-blocks={num_blocks}", f"--fails={fails}"]
+    if chaos:
+        options.append(f"--chaos={chaos}")
     return ["-m", "tests.fake_worker", *options]
 
 
@@ -77,12 +84,15 @@ if __name__ == "__main__":
     parser.add_argument("--step-ms", type=float)
     parser.add_argument("--num-blocks", type=int)
     parser.add_argument("--fails")
+    parser.add_argument("--chaos")
     given, _ = parser.parse_known_args()
 
-    def load_runner(
-        config: EngineConfig, on_phase: Callable[[str, float], None]
-    ) -> MisbehavingRunner:
+    def load_runner(config: EngineConfig, on_phase: Callable[[str, float], None]) -> Runner:
         on_phase("load", 0.0)
-        return load(given, config)
+        runner = load(given, config)
+        if given.chaos is None:
+            return runner
+        draw = random.Random(17).random
+        return ChaoticRunner(runner, Chaos.parse(given.chaos), draw, fail)
 
     sys.exit(main(load_runner))

@@ -19,8 +19,9 @@ if __name__ == "__main__":
         fails = arguments.pop(0).partition("=")[2]
     launch = AsyncLLMEngine.launch
 
-    def launch_fake(engine_args: Any, **options: Any) -> AsyncLLMEngine:
-        return launch(engine_args, worker=fake_worker(fails=fails), **options)
+    def launch_fake(engine_args: Any, worker: Any = (), **options: Any) -> AsyncLLMEngine:
+        chaos = "".join(word.partition("=")[2] for word in worker if word.startswith("--chaos="))
+        return launch(engine_args, worker=fake_worker(fails=fails, chaos=chaos), **options)
 
     AsyncLLMEngine.launch = launch_fake  # type: ignore[method-assign]  # only for this process
     main(arguments)

@@ -215,7 +215,10 @@ def test_keys_may_come_from_the_environment(monkeypatch):
 
 
 def test_every_flag_has_an_option_behind_it():
-    own = {"context", "log_level", "uvicorn_log_level", "model_option", "api_key", "enable_docs"}
+    own = {"context", "log_level", "uvicorn_log_level", "model_option", "api_key"} | {
+        "enable_docs",
+        "chaos",
+    }
     fields = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     for name in inspect.signature(serve).parameters:
         assert name in own | fields | set(LISTEN_OPTIONS) | set(SERVER_OPTIONS), name
@@ -237,6 +240,10 @@ def test_every_flag_has_an_option_behind_it():
         (["--max-num-queued-reqs", "few"], "'few' is not a whole number such as 4096"),
         (["--sse-keep-alive-interval", "-1"], "keep_alive_s is -1.0, must be at least 0"),
         (["--admin-key", ""], "admin_key"),
+        (["--chaos", "kill"], "chaos is 'kill', must be probabilities of each step"),
+        (["--chaos", "kill=2"], "chaos: kill is 2.0, must be in [0, 1]"),
+        (["--chaos", "kill=0.1,kill=0.1"], "must be probabilities of each step"),
+        (["--chaos", "kill=0.6,slow=0.6"], "must be at most 1 in all"),
         (["--tensor-parallel-size", "2"], "tensor_parallel_size"),
         (["--no-such-flag"], "No such option"),
     ],

@@ -21,6 +21,7 @@ COMMANDS = {
     "chat": "wheelpit.cli.chat",
     "generate": "wheelpit.cli.generate",
     "bench": "wheelpit.cli.bench",
+    "chaos": "wheelpit.cli.chaos",
     "lab": "wheelpit.cli.lab",
     "version": "wheelpit.cli.version",
 }

@@ -23,6 +23,7 @@ from wheelpit.cli.serve_options import (
     SECURITY,
     AdminKey,
     Bound,
+    ChaosOption,
     DefaultQueueTimeout,
     DefaultTimeout,
     DefaultTtftTimeout,
@@ -47,7 +48,7 @@ from wheelpit.cli.serve_options import (
     parse_json_strings,
     switch,
 )
-from wheelpit.cli.serve_start import start_and_run
+from wheelpit.cli.serve_start import chaotic_worker, start_and_run
 from wheelpit.cli.startup import StartupClock
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def serve(
     engine_stall_timeout: StallTimeout = None,
     max_restarts: MaxRestarts = None,
     restart_window: RestartWindow = None,
+    chaos: ChaosOption = None,
     # --- listening
     host: Annotated[Text, option(LISTEN, "Default: all interfaces.")] = None,
     port: Annotated[Number, option(LISTEN, "0 chooses a free one. Default: 8000.")] = None,
@@ -266,8 +268,10 @@ def serve(
     if "model_option" in given:
         given.setdefault("model", given.pop("model_option"))
     _set_up_logging(given.pop("log_level", "info"), given.pop("uvicorn_log_level", None))
+    to_fail = given.pop("chaos", None)
     listen, options, engine_args = split_options(given)
-    raise typer.Exit(start_and_run(engine_args, options, listen, clock))
+    worker = None if to_fail is None else chaotic_worker(to_fail)
+    raise typer.Exit(start_and_run(engine_args, options, listen, clock, worker))
 
 
 def split_options(

@@ -144,6 +144,16 @@ MaxRestarts = Annotated[
 RestartWindow = Annotated[
     Fraction, _seconds("--restart-window", "See --max-restarts. Default: 300.", FAULTS)
 ]
+ChaosOption = Annotated[
+    Text,
+    typer.Option(
+        "--chaos",
+        rich_help_panel=FAULTS,
+        metavar="<kill=P,hang=P,slow=P>",
+        help="For tests: probabilities of each step that the engine fails on purpose.",
+        show_default=False,
+    ),
+]
 KeepAlive = Annotated[
     Fraction,
     _seconds(

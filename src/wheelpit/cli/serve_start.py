@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,15 @@ log = logging.getLogger(__name__)
 
 
 def start_and_run(
-    engine_args: AsyncEngineArgs, options: ServerOptions, listen: Listen, clock: StartupClock
+    engine_args: AsyncEngineArgs,
+    options: ServerOptions,
+    listen: Listen,
+    clock: StartupClock,
+    worker: Sequence[str] | None = None,
 ) -> int:
-    """Start and run; returns the exit code."""
+    """Start and run; returns the exit code. worker: what to run as the engine; None is ours."""
     with _ending_on_signal():
-        engine, sock = _load(engine_args, listen, clock)
+        engine, sock = _load(engine_args, listen, clock, worker)
         # Imported by `_start` already, while the model loaded.
         from wheelpit.server.run import run
 
@@ -59,7 +63,10 @@ def _ending_on_signal() -> Iterator[None]:
 
 
 def _load(
-    engine_args: AsyncEngineArgs, listen: Listen, clock: StartupClock
+    engine_args: AsyncEngineArgs,
+    listen: Listen,
+    clock: StartupClock,
+    worker: Sequence[str] | None,
 ) -> tuple[AsyncLLMEngine, socket.socket]:
     """Return an engine that is ready, and the socket, which was answered until now."""
     from wheelpit.server.listen import BACKLOG, bind, listen_error
@@ -75,13 +82,30 @@ def _load(
             raise listen_error(listen, error) from error
         page = LoadingPage()
         with answering(sock, page, tls):
-            return _start(engine_args, clock, page), sock
+            return _start(engine_args, clock, page, worker), sock
     except BaseException:
         sock.close()
         raise
 
 
-def _start(engine_args: AsyncEngineArgs, clock: StartupClock, page: LoadingPage) -> AsyncLLMEngine:
+def chaotic_worker(text: str) -> Sequence[str]:
+    """An engine process that fails on purpose, with a loud warning. ConfigError."""
+    from wheelpit.engine.chaos import Chaos
+
+    chaos = Chaos.parse(text)
+    log.warning("=" * 72)
+    log.warning("--chaos %s: the engine WILL FAIL ON PURPOSE. For tests only.", chaos)
+    log.warning("Raise --max-restarts, or it will be given up soon.")
+    log.warning("=" * 72)
+    return chaos.worker
+
+
+def _start(
+    engine_args: AsyncEngineArgs,
+    clock: StartupClock,
+    page: LoadingPage,
+    worker: Sequence[str] | None,
+) -> AsyncLLMEngine:
     """Return an engine that is ready; the HTTP stack is imported while its process loads."""
     from wheelpit.engine.async_engine import AsyncLLMEngine
 
@@ -91,7 +115,10 @@ def _start(engine_args: AsyncEngineArgs, clock: StartupClock, page: LoadingPage)
 
     clock.phase("imports")
     page.phase = "imports"
-    engine = AsyncLLMEngine.launch(engine_args)
+    if worker is None:
+        engine = AsyncLLMEngine.launch(engine_args)
+    else:
+        engine = AsyncLLMEngine.launch(engine_args, worker=worker)
     try:
         clock.phase("config, tokenizer, engine process")
         page.phase = "config, tokenizer, engine process"
