@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,24 @@ class Answer:
         return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
 
 
-async def stream(url: str, body: dict[str, object]) -> Answer:
+class Progress:
+    """Counts the chunks of all streams, to tell whether an engine has begun to work."""
+
+    def __init__(self) -> None:
+        self._num_chunks = 0
+        self._first: dict[int, int] = {}
+
+    def on_chunk(self) -> None:
+        self._num_chunks += 1
+
+    def is_streaming(self, pid: int) -> bool:
+        """Have chunks come since this engine was first asked about?"""
+        return self._num_chunks > self._first.setdefault(pid, self._num_chunks)
+
+
+async def stream(
+    url: str, body: dict[str, object], on_chunk: Callable[[], None] = lambda: None
+) -> Answer:
     """Send one completion and read it to its end, over a connection of its own."""
     reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
     payload = json.dumps(body).encode()
@@ -65,6 +83,7 @@ async def stream(url: str, body: dict[str, object]) -> Answer:
                 pieces.append(choice["text"])
                 finish_reason = choice["finish_reason"] or finish_reason
             times_s.append(time.monotonic())
+            on_chunk()
     finally:
         writer.close()
     return Answer("".join(pieces), finish_reason, tuple(times_s))
@@ -98,21 +117,25 @@ def engine_pid(server: RunningServer) -> int | None:
     return None
 
 
-async def disturb(server: RunningServer, number: signal.Signals, count: int) -> int:
-    """Signal the engine so many times at random moments, each a new one; returns how often."""
+async def disturb(
+    server: RunningServer,
+    number: signal.Signals,
+    count: int,
+    is_streaming: Callable[[int], bool],
+) -> int:
+    """Signal each of so many engines up to 2 s after its first tokens; returns how often."""
     draw = random.Random(number)
     seen: set[int] = set()
-    done = 0
-    while done < count:
-        await asyncio.sleep(draw.uniform(0.3, 3.0))
+    for done in range(1, count + 1):
         pid = engine_pid(server)
-        if pid is None or pid in seen:
-            continue
+        while pid is None or pid in seen or not is_streaming(pid):
+            await asyncio.sleep(0.05)
+            pid = engine_pid(server)
+        await asyncio.sleep(draw.uniform(0.0, 2.0))
         seen.add(pid)
         os.kill(pid, number)
-        done += 1
         print(f"{number.name} {done} of {count}", file=sys.stderr)
-    return done
+    return count
 
 
 async def compare(
@@ -122,12 +145,15 @@ async def compare(
     expected = await asyncio.gather(*(stream(server.url, body) for body in requests))
     assert all(answer.finish_reason == "length" for answer in expected), expected[0]
     started_s = time.monotonic()
-    disturbing = asyncio.create_task(disturb(server, number, kills))
+    progress = Progress()
+    disturbing = asyncio.create_task(disturb(server, number, kills, progress.is_streaming))
     answers: list[Answer] = []
     rounds = 0
     # One round may be over before the last kill: begin another one.
     while not disturbing.done():
-        answers += await asyncio.gather(*(stream(server.url, body) for body in requests))
+        answers += await asyncio.gather(
+            *(stream(server.url, body, progress.on_chunk) for body in requests)
+        )
         rounds += 1
     num_signals = await disturbing
     altered = lost = 0

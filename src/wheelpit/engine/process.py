@@ -142,6 +142,11 @@ def _environment() -> dict[str, str]:
     # torch then keeps large tensors in huge pages: a small step streams the weights, and reading
     # them costs fewer look-ups of addresses. Has no effect where the system has none.
     environment.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # A thread that waits for the others of an operation spins for about 10 us, then sleeps. By
+    # default it spins for milliseconds, on a core that the thread it waits for may need: with
+    # anything else to run on the machine, steps take many times as long.
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", "3000")
     return environment
 
 

@@ -73,7 +73,7 @@ STEP_GAIN = 0.2
 """Share of the newest step in what steps have taken lately."""
 
 HEALTHY_STEPS = 20
-"""After so many steps of an engine, those that hung before it are forgotten."""
+"""After so many steps of an engine, those that died or hung before it are forgiven."""
 
 MAX_PATIENCE = 32
 """How many times the stall timeout may be doubled, as a factor."""
@@ -160,6 +160,7 @@ class Supervisor:
         self._step_s = 0.0
         self._num_steps = 0
         self._patience = 1
+        self._num_unhealthy = 0
         self._token_s = UNKNOWN_TOKEN_S
         self._run_s = 0.0
         self._loading_since_s = self._heard_s
@@ -313,6 +314,7 @@ class Supervisor:
         self._num_steps += 1
         if self._num_steps == HEALTHY_STEPS:
             self._patience = 1
+            self._num_unhealthy = 0
         self._progressed_s = self._heard_s
         self._allowance_s = 0.0
         run_s = step.stats.run_s - self._run_s
@@ -347,8 +349,10 @@ class Supervisor:
             )
             self._die(error)
             return
-        # The first failure in a while may be a mishap: no delay. Then longer and longer ones.
-        num_before = len(self._ends) - 1
+        # An engine that did its work for a while may have met with a mishap: no delay. Otherwise
+        # longer and longer ones.
+        self._num_unhealthy += 1
+        num_before = self._num_unhealthy - 1
         delay_s = min(FIRST_BACKOFF_S * 2**num_before, MAX_BACKOFF_S) if num_before else 0.0
         self._timer = self._set_timer(delay_s, self._load)
 
