@@ -45,9 +45,10 @@ class Answer:
 
 
 class Progress:
-    """Counts the chunks of all streams, to tell whether an engine has begun to work."""
+    """Counts the chunks of all streams, to tell whether an engine serves them all."""
 
-    def __init__(self) -> None:
+    def __init__(self, streams: int) -> None:
+        self._streams = streams
         self._num_chunks = 0
         self._first: dict[int, int] = {}
 
@@ -55,8 +56,9 @@ class Progress:
         self._num_chunks += 1
 
     def is_streaming(self, pid: int) -> bool:
-        """Have chunks come since this engine was first asked about?"""
-        return self._num_chunks > self._first.setdefault(pid, self._num_chunks)
+        """Have chunks come for all, more or less, since this engine was first asked about?"""
+        first = self._first.setdefault(pid, self._num_chunks)
+        return self._num_chunks >= first + 2 * self._streams
 
 
 async def stream(
@@ -123,7 +125,7 @@ async def disturb(
     count: int,
     is_streaming: Callable[[int], bool],
 ) -> int:
-    """Signal each of so many engines up to 2 s after its first tokens; returns how often."""
+    """Signal each of so many engines up to 2 s after it has got going; returns how often."""
     draw = random.Random(number)
     seen: set[int] = set()
     for done in range(1, count + 1):
@@ -145,7 +147,7 @@ async def compare(
     expected = await asyncio.gather(*(stream(server.url, body) for body in requests))
     assert all(answer.finish_reason == "length" for answer in expected), expected[0]
     started_s = time.monotonic()
-    progress = Progress()
+    progress = Progress(len(requests))
     disturbing = asyncio.create_task(disturb(server, number, kills, progress.is_streaming))
     answers: list[Answer] = []
     rounds = 0
@@ -182,7 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=256, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--signal", nargs="+", choices=("KILL", "STOP"), default=["KILL", "STOP"])
     parser.add_argument("--flags", default="", help="more flags for `wheelpit serve`")
