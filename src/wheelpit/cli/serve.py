@@ -38,6 +38,7 @@ from wheelpit.cli.serve_options import (
     PriorityAgeing,
     RefuseLate,
     RestartWindow,
+    ResumeWindow,
     StallTimeout,
     TenantConfig,
     Text,
@@ -72,6 +73,7 @@ SERVER_OPTIONS = (
     "admin_key",
     "overload_status",
     "keep_alive_s",
+    "resume_window_s",
     "root_path",
     "metrics_prefix",
     "max_body_bytes",
@@ -158,6 +160,7 @@ def serve(
     engine_stall_timeout: StallTimeout = None,
     max_restarts: MaxRestarts = None,
     restart_window: RestartWindow = None,
+    resume_window_s: ResumeWindow = None,
     chaos: ChaosOption = None,
     # --- listening
     host: Annotated[Text, option(LISTEN, "Default: all interfaces.")] = None,

@@ -154,6 +154,14 @@ ChaosOption = Annotated[
         show_default=False,
     ),
 ]
+ResumeWindow = Annotated[
+    Fraction,
+    _seconds(
+        "--resume-window",
+        "A stream asked for with X-Resumable: 1 outlives its connection. 0: none. Default: 30.",
+        FAULTS,
+    ),
+]
 KeepAlive = Annotated[
     Fraction,
     _seconds(

@@ -26,6 +26,7 @@ from wheelpit.server.openapi import (
     DocsRoutes,
     describe,
     describe_answer,
+    describe_other,
     describe_states,
     json_content,
 )
@@ -44,6 +45,7 @@ from wheelpit.server.responses import (
     DetokenizeAnswer,
     TokenizeAnswer,
 )
+from wheelpit.server.resume import ResumeRoute
 from wheelpit.server.root_path import SetRootPath
 from wheelpit.server.served_engine import ServedEngine
 from wheelpit.server.service import Service
@@ -73,6 +75,8 @@ def create_app(engine: ServedEngine, options: ServerOptions | None = None) -> Fa
     app.state.service = service
     _add_generation_routes(app, service)
     _add_cancel_routes(app, service)
+    if service.options.resume_window_s > 0:
+        _add_stream_routes(app, service)
     if keyring.has_admin:
         _add_admin_routes(app, service)
     _add_health_routes(app, service, is_open=keyring.is_open)
@@ -172,6 +176,17 @@ def _add_cancel_routes(app: FastAPI, service: Service) -> None:
             response_model=None,
             openapi_extra=describe_answer(CancelAnswer, UNKNOWN),
         )
+
+
+def _add_stream_routes(app: FastAPI, service: Service) -> None:
+    stream = {"description": "the events", "content": {"text/event-stream": {}}}
+    app.add_api_route(
+        "/v1/streams/{request_id:path}",
+        ResumeRoute(service).resume,
+        methods=["GET"],
+        response_model=None,
+        openapi_extra=describe_other(stream, BAD_REQUEST, UNKNOWN),
+    )
 
 
 def _add_admin_routes(app: FastAPI, service: Service) -> None:

@@ -8,7 +8,7 @@ for. Costs nothing per event but a count: one timer a stream asks now and then w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -28,12 +28,21 @@ class EventSender:
     answer with a status of its own. Inside `async with` it comments on silence.
     """
 
-    def __init__(self, send: Send, comment: Callable[[], bytes], interval_s: float) -> None:
-        """comment: what to say when nothing was sent for interval_s; 0 says nothing ever."""
+    def __init__(
+        self,
+        send: Send,
+        comment: Callable[[], bytes],
+        interval_s: float,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """comment: what to say when nothing was sent for interval_s; 0 says nothing ever.
+        headers: more of them.
+        """
         self.has_begun = False
         self._send = send
         self._comment = comment
         self._interval_s = interval_s
+        self._headers = (*HEADERS, *headers)
         self._num_sent = 0
         self._num_sent_before = 0
         self._is_sending = False
@@ -72,7 +81,7 @@ class EventSender:
     async def _write(self, event: bytes) -> None:
         if not self.has_begun:
             self.has_begun = True
-            headers = list(HEADERS)  # middlewares add theirs to it
+            headers = list(self._headers)  # middlewares add theirs to it
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": event, "more_body": True})
 

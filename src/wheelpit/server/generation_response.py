@@ -29,6 +29,8 @@ from wheelpit.server.live_requests import LiveRequest
 from wheelpit.server.protocol import GenerationFields
 from wheelpit.server.request_id import request_id_of
 from wheelpit.server.responses import json_response
+from wheelpit.server.resumable import EventLog, is_asked_for
+from wheelpit.server.resume import FollowResponse
 from wheelpit.server.service import Service
 from wheelpit.server.sse import DONE
 from wheelpit.server.stream import StreamPlan, events
@@ -80,6 +82,10 @@ class GenerationResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         live = reserve(self._service, self._job)
+        window_s = self._service.options.resume_window_s
+        if self._job.body.stream and window_s > 0 and is_asked_for(scope):
+            await self._resumable(live, window_s)(scope, receive, send)
+            return
         with self._service.live.hold(live):
             if self._job.body.stream:
                 await self._stream(live, scope, receive, send)
@@ -111,6 +117,23 @@ class GenerationResponse(Response):
                     log_error(error, scope["path"])
                     await sender.send(b"data: " + error_body(error) + b"\n\n" + DONE)
         await sender.end()
+
+    def _resumable(self, live: LiveRequest, window_s: float) -> Response:
+        """Start to generate, whether or not anybody listens; returns what listens first."""
+
+        async def produce(log: EventLog) -> None:
+            with self._service.live.hold(live):
+                prepared = await self._job.prepare()
+                plan = prepared.answer.stream_plan()
+                stream = events(run(live, prepared.calls), plan, lambda: log.has_begun)
+                async with aclosing(stream) as pieces:
+                    async for piece in pieces:
+                        log.add(piece)
+
+        job = self._job
+        log = EventLog(job.request_id, job.owner, window_s, lambda: self._comment(live))
+        self._service.streams.start(log, produce)
+        return FollowResponse(self._service, log, 0)
 
     def _comment(self, live: LiveRequest) -> bytes:
         """How far a request has got that has had no output for a while.

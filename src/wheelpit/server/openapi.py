@@ -62,7 +62,12 @@ def describe(
 
 def describe_answer(answer: type[msgspec.Struct], *faults: Fault) -> dict[str, Any]:
     """Likewise for a route without a body. faults: errors that are worth a client's care."""
-    responses = {"200": {"description": "the answer", "content": json_content(answer)}}
+    return describe_other({"description": "the answer", "content": json_content(answer)}, *faults)
+
+
+def describe_other(answer: dict[str, Any], *faults: Fault) -> dict[str, Any]:
+    """Likewise for an answer that is described already, as it need not be JSON."""
+    responses = {str(HEALTHY): answer}
     for fault in faults:
         content = json_content(ErrorAnswer)
         responses[str(fault.status)] = {"description": fault.kind, "content": content}

@@ -23,6 +23,9 @@ class ServerOptions:
     """What a refused request is answered with: 429 or 503."""
     keep_alive_s: float = 1.0
     """A stream that was silent for so long gets a comment; 0 sends none."""
+    resume_window_s: float = 30.0
+    """How long a stream that was asked for with X-Resumable outlives its connection; 0: no stream
+    is resumable."""
     served_model_names: tuple[str, ...] = ()
     """The first is echoed, all are accepted; empty takes the engine's."""
     root_path: str = ""
@@ -62,6 +65,12 @@ class ServerOptions:
             "keep_alive_s",
             self.keep_alive_s,
             "at least 0, and finite",
+        )
+        require(
+            0.0 <= self.resume_window_s <= 3600.0,
+            "resume_window_s",
+            self.resume_window_s,
+            "in [0, 3600]",
         )
         require(self.max_body_bytes >= 1, "max_body_bytes", self.max_body_bytes, "at least 1")
         require(

@@ -50,6 +50,7 @@ class HttpServer:
         self._exit_code = 0
         self.app = create_app(engine, options)
         self._live = service_of(self.app).live
+        self._streams = service_of(self.app).streams
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self.app,
@@ -97,6 +98,7 @@ class HttpServer:
         finally:
             draining.cancel()
             await asyncio.gather(draining, return_exceptions=True)
+            await self._streams.close()
             release(self._listen)
         return self._exit_code
 

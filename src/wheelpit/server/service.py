@@ -9,6 +9,7 @@ from wheelpit import __version__
 from wheelpit.errors import NotFoundError, ValidationError
 from wheelpit.server.live_requests import LiveRequests
 from wheelpit.server.options import ServerOptions
+from wheelpit.server.resumable import ResumableStreams
 from wheelpit.server.served_engine import ModelView, ServedEngine
 from wheelpit.text.tokenizer import Tokenizer
 
@@ -22,6 +23,7 @@ class Service:
     created: int
     """Seconds since the epoch: when the server began to offer its models."""
     live: LiveRequests = field(default_factory=LiveRequests)
+    streams: ResumableStreams = field(default_factory=ResumableStreams)
 
     @property
     def model(self) -> ModelView:
