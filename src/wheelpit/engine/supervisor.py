@@ -63,7 +63,7 @@ MAX_BACKOFF_S = 10.0
 MIN_LOADING_S = 60.0
 """An engine that loads has this long at least; else ten times what the first one took."""
 
-LONG_STEP_SLACK = 20.0
+LONG_STEP_SLACK = 5.0
 """A long step may take so many times what its tokens took in recent steps."""
 
 SLOW_STEP_SLACK = 10.0
