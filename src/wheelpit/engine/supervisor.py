@@ -319,7 +319,8 @@ class Supervisor:
         self._allowance_s = 0.0
         run_s = step.stats.run_s - self._run_s
         if step.stats.num_scheduled_tokens and run_s > 0.0:
-            self._token_s = run_s / step.stats.num_scheduled_tokens
+            # The cheapest: in a step of few tokens each is dear, and says nothing about many.
+            self._token_s = min(self._token_s, run_s / step.stats.num_scheduled_tokens)
         self._run_s = step.stats.run_s
         self._book.on_step(step)
         self._check_suspect()
