@@ -337,6 +337,12 @@ class Scheduler:
         """May the head take what the running sequence has?"""
         return head.rank < running.rank and self._policy.displaces(head, running)
 
+    def _leaves_its_share(self, running: Sequence, head: Sequence | None) -> bool:
+        """Does a running prefill wait for the head to come first?"""
+        if head is None or not self._config.enable_chunked_prefill:
+            return False
+        return self._goes_before(head, running)
+
     def _room(self) -> int:
         """Blocks that a new sequence may take now: see `_start_waiting`."""
         num_promised = sum(
@@ -366,7 +372,7 @@ class Scheduler:
                 num_tokens = min(gap, self._max_chunk, budget - (len(running) - index))
                 limit = self._prefill_limit(sequence, sequence.num_cached_tokens or 0)
                 num_tokens = min(num_tokens, limit)
-                if num_tokens < 1 or (head is not None and self._goes_before(head, sequence)):
+                if num_tokens < 1 or self._leaves_its_share(sequence, head):
                     num_tokens = 1
                 self._prefill_left -= num_tokens
                 self._short_prefill_left -= num_tokens
