@@ -7,7 +7,6 @@ socket's stream.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -106,9 +105,11 @@ class EngineProcess:
         self.channel.close()
         if self._popen.poll() is None:
             self._popen.kill()
-            # It may take a moment to give back its memory; Popen reaps it later, then.
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 self._popen.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                # It takes its time to give back its memory: somebody else waits for it.
+                threading.Thread(target=self._popen.wait, daemon=True).start()
 
     def stop(self) -> None:
         """End the process: politely, then by force. Idempotent; blocks up to STOP_TIMEOUT_S."""
