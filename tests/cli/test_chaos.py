@@ -39,6 +39,7 @@ def url_of(lines: list[str]) -> str:
     return match[1]
 
 
+@pytest.mark.timeout(300)  # many engines start, on a machine that may be busy
 def test_killed_and_stopped_engines_cost_no_token(start: Start) -> None:
     process = start(*SERVED, "--engine-stall-timeout", "0.3")
     url = url_of(announcement(process))
