@@ -201,3 +201,17 @@ async def test_deadlines_go_on_while_there_is_no_engine(make_engine):
     assert (last.outputs[0].finish_reason, last.outputs[0].stop_reason) == ("abort", "timeout")
     os.kill(engine.engine_pid, signal.SIGCONT)
     assert (await collect(engine, [5, 6], greedy(5)))[-1].finished
+
+
+@pytest.mark.parametrize(
+    "nonsense", [b"\xff" * 64, (3).to_bytes(4, "little") + b"\xc1" * 3, b"\x00" * 8]
+)
+async def test_an_engine_that_is_sent_nonsense_ends_and_is_replaced(make_engine, nonsense):
+    """As if memory were damaged: the process must not go on with half a message, nor hang."""
+    engine = make_engine(worker=fake_worker(step_ms=5))
+    prompts, tasks = await start_streams(engine, 4, 100)
+    pid = engine.engine_pid
+    engine._link._supervisor.engine.process.channel._socket.sendall(nonsense)
+    await check_streams(prompts, tasks, 100)
+    assert engine.health().num_restarts == 1
+    assert engine.engine_pid != pid

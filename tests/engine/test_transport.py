@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wheelpit.engine.messages import Abort, Call, CallResult, FromEngine, ToEngine
-from wheelpit.engine.transport import BlockingChannel, FrameDecoder, LoopChannel, frame
+from wheelpit.engine.transport import BlockingChannel, FrameDecoder, FrameError, LoopChannel, frame
 
 
 @given(st.lists(st.integers(0, 300), max_size=30), st.integers(1, 50))
@@ -22,6 +23,65 @@ def test_any_cut_of_the_stream_gives_the_same_messages(sizes, cut):
     for start in range(0, len(data), cut):
         received += decoder.feed(data[start : start + cut])
     assert received == messages
+
+
+noise = st.one_of(
+    st.binary(max_size=64),
+    # Frames of the right length with anything inside, and messages with a byte changed.
+    st.binary(max_size=64).map(lambda data: len(data).to_bytes(4, "little") + data),
+    st.tuples(st.integers(0, 40), st.integers(0, 255)).map(
+        lambda place: _with_byte(frame(Abort(["request-1", "request-2"])), *place)
+    ),
+)
+
+
+def _with_byte(data: bytes, index: int, value: int) -> bytes:
+    index %= len(data)
+    return data[:index] + bytes([value]) + data[index + 1 :]
+
+
+@given(st.lists(noise, max_size=4), st.integers(1, 50))
+@settings(max_examples=1000, deadline=None)
+def test_random_bytes_are_messages_or_one_clear_error(parts, cut):
+    data = b"".join(parts)
+    for types in (ToEngine, FromEngine):
+        decoder = FrameDecoder(types)
+        received = []
+        try:
+            for start in range(0, len(data), cut):
+                received += decoder.feed(data[start : start + cut])
+        except FrameError:
+            pass
+        assert len(received) <= len(data) // 4
+        assert all(isinstance(message, msgspec.Struct) for message in received)
+
+
+BROKEN = (3).to_bytes(4, "little") + b"\xc1\xc1\xc1"
+
+
+async def test_nonsense_from_the_engine_is_its_end(pair, caplog):
+    front, _, theirs = pair
+    ended = asyncio.Event()
+    front.attach(asyncio.get_running_loop(), lambda message: None, ended.set)
+    theirs.setblocking(True)
+    theirs.sendall(BROKEN)
+    await ended.wait()
+    assert front.is_closed
+    assert "talks nonsense" in caplog.text
+
+
+def test_nonsense_from_the_front_end_is_its_end(pair, caplog):
+    front, back, _ = pair
+    front._socket.sendall(frame(Abort(["x"])) + BROKEN)
+    assert back.receive(wait=True) is None
+    assert "talks nonsense" in caplog.text
+
+
+def test_nonsense_before_the_first_message_is_the_end(pair, caplog):
+    front, _, theirs = pair
+    theirs.setblocking(True)
+    theirs.sendall(BROKEN)
+    assert front.receive_blocking() is None
 
 
 @pytest.fixture

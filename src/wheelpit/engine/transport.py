@@ -8,6 +8,7 @@ front end; `BlockingChannel` is what the engine process uses.
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 import socket
 import struct
@@ -15,6 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+
+from wheelpit.errors import ServerError
+
+log = logging.getLogger(__name__)
 
 MAX_FRAME_BYTES = 1 << 30
 RECEIVE_BYTES = 1 << 18
@@ -29,6 +34,10 @@ def frame(message: msgspec.Struct) -> bytes:
     return _LENGTH.pack(len(payload)) + payload
 
 
+class FrameError(ServerError):
+    """What came is no frame of ours: nothing that comes after it can be read."""
+
+
 class FrameDecoder:
     """Cut received bytes into messages of one union type. Sans-IO."""
 
@@ -37,18 +46,24 @@ class FrameDecoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Any]:
-        """Return every message that is now complete, in order."""
+        """Return every message that is now complete, in order. FrameError."""
         buffer = self._buffer
         buffer += data
         messages = []
         start = 0
         while len(buffer) - start >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer, start)
-            assert length <= MAX_FRAME_BYTES, f"frame of {length} bytes"
+            if length > MAX_FRAME_BYTES:
+                raise FrameError(f"a frame of {length} bytes, limit is {MAX_FRAME_BYTES}")
             end = start + _LENGTH.size + length
             if len(buffer) < end:
                 break
-            messages.append(self._decode(memoryview(buffer)[start + _LENGTH.size : end]))
+            # A copy: an error's traceback would hold a view, and the buffer could not be resized.
+            payload = bytes(memoryview(buffer)[start + _LENGTH.size : end])
+            try:
+                messages.append(self._decode(payload))
+            except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError) as error:
+                raise FrameError(f"a frame of {length} bytes is no message: {error}") from error
             start = end
         if start:
             del buffer[:start]
@@ -92,7 +107,11 @@ class BlockingChannel:
                 return None
             if not data:
                 return None
-            messages += self._decoder.feed(data)
+            try:
+                messages += self._decoder.feed(data)
+            except FrameError as error:
+                log.error("the front end talks nonsense, which ends this process: %s", error)
+                return None
 
     def flush_blocking(self) -> None:
         """Send everything kept, for a last message before the process ends."""
@@ -125,7 +144,7 @@ class LoopChannel:
 
     Blocking calls (`receive_blocking`) are for the start-up, before `attach`. The socket stays
     ours, so the channel can be attached to another loop after the first one was closed. When the
-    other side closes, `on_close` is called once.
+    other side closes, or sends what is no message, `on_close` is called once.
     """
 
     def __init__(self, sock: socket.socket, message_types: Any) -> None:
@@ -152,7 +171,11 @@ class LoopChannel:
                 return None
             if not data:
                 return None
-            self._early += self._decoder.feed(data)
+            try:
+                self._early += self._decoder.feed(data)
+            except FrameError as error:
+                log.error("the engine process talks nonsense: %s", error)
+                return None
         return self._early.pop(0)
 
     def attach(
@@ -206,11 +229,17 @@ class LoopChannel:
             return
         except ConnectionError:
             data = b""
+        try:
+            messages = self._decoder.feed(data)
+        except FrameError as error:
+            # As if it had left: whoever owns it ends what is left of it.
+            log.error("the engine process talks nonsense: %s", error)
+            data = b""
         if not data:
             self.close()
             self._on_close()
             return
-        for message in self._decoder.feed(data):
+        for message in messages:
             self._on_message(message)
 
     def _writable(self) -> None:
