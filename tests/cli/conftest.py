@@ -1,13 +1,14 @@
 """A stand-in server for the commands that talk to one, and `wheelpit serve` itself."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.fake_server import FakeServer
 from tests.cli.served import WHEELPIT, Start
+from tests.cli.terminal import Terminal
 from tests.tiny_model import make_model_folder
 
 
@@ -16,6 +17,20 @@ def server() -> Iterator[FakeServer]:
     fake = FakeServer()
     yield fake
     fake.close()
+
+
+@pytest.fixture
+def open_terminal() -> Iterator[Callable[..., Terminal]]:
+    """Start `wheelpit` on a terminal; ended with the test."""
+    terminals: list[Terminal] = []
+
+    def open_terminal(*arguments: str) -> Terminal:
+        terminals.append(Terminal(*arguments))
+        return terminals[-1]
+
+    yield open_terminal
+    for terminal in terminals:
+        terminal.kill()
 
 
 @pytest.fixture

@@ -35,7 +35,9 @@ class Terminal:
         """Read until `text` has been shown since the last wait; return what came up to it."""
         deadline = time.monotonic() + timeout_s
         while text not in self.shown:
-            ready, _, _ = select.select([self._master], [], [], deadline - time.monotonic())
+            ready, _, _ = select.select(
+                [self._master], [], [], max(0.0, deadline - time.monotonic())
+            )
             assert ready, f"{text!r} was not shown in {timeout_s} s, only {self.shown!r}"
             try:
                 data = os.read(self._master, 65536)
@@ -46,16 +48,29 @@ class Terminal:
         before, _, self.shown = self.shown.partition(text)
         return before + text
 
+    def interrupt(self, text: str) -> None:
+        """Press Ctrl-C until `text` is shown.
+
+        Python notices one that comes just before it waits for a key only at the next key.
+        """
+        while True:
+            self.type("\x03")
+            try:
+                self.wait_for(text, timeout_s=1.0)
+            except AssertionError:
+                assert self.process.poll() is None, f"Ctrl-C ended it: {self.shown!r}"
+            else:
+                return
+
     def close(self) -> int:
-        """Wait for the end (or bring it about) and return the exit status."""
-        try:
-            return self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise
-        finally:
-            os.close(self._master)
+        """Wait for the end and return the exit status."""
+        return self.process.wait(timeout=20)
+
+    def kill(self) -> None:
+        """Bring the end about, if need be, and give everything back."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
 
 
 def _own_terminal() -> None:

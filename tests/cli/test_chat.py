@@ -7,7 +7,6 @@ import pytest
 
 from tests.cli.command import run
 from tests.cli.fake_server import FakeServer
-from tests.cli.terminal import Terminal
 from wheelpit.cli.chat import Conversation, _printable
 from wheelpit.cli.chat_client import ChatClient
 from wheelpit.errors import ClientError, ConfigError, ServerError
@@ -19,8 +18,10 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_an_answer_streams_and_ctrl_d_leaves(server):
-    terminal = Terminal("chat", "--url", server.url, "--system", "Be kind.", "--temperature", "0.5")
+def test_an_answer_streams_and_ctrl_d_leaves(server, open_terminal):
+    terminal = open_terminal(
+        "chat", "--url", server.url, "--system", "Be kind.", "--temperature", "0.5"
+    )
     terminal.wait_for("tiny at http://127.0.0.1")
     terminal.wait_for("> ")
     terminal.type("hi\n")
@@ -44,9 +45,9 @@ def test_an_answer_streams_and_ctrl_d_leaves(server):
     }
 
 
-def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(server):
+def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(server, open_terminal):
     server.is_endless = True
-    terminal = Terminal("chat", "--url", server.url)
+    terminal = open_terminal("chat", "--url", server.url)
     terminal.wait_for("> ")
     terminal.type("go on for ever\n")
     terminal.wait_for("🙃 🙃 🙃")
@@ -61,11 +62,11 @@ def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(server):
     assert terminal.close() == 0
 
 
-def test_ctrl_c_at_the_prompt_drops_the_line(server):
-    terminal = Terminal("chat", "--url", server.url)
+def test_ctrl_c_at_the_prompt_drops_the_line(server, open_terminal):
+    terminal = open_terminal("chat", "--url", server.url)
     terminal.wait_for("> ")
-    terminal.type("never mind\x03")
-    terminal.wait_for("> ")
+    terminal.type("never mind")
+    terminal.interrupt("> ")
     terminal.type("/quit\n")
     assert terminal.close() == 0
     assert server.bodies == []
@@ -167,8 +168,8 @@ def test_answers_cannot_drive_the_terminal():
     assert _printable("a\x1b[2Jb\x07\r\n\tc\x7f\x9b") == "a[2Jb\n\tc"
 
 
-def test_a_terminated_chat_leaves_no_traceback(server: FakeServer):
-    terminal = Terminal("chat", "--url", server.url)
+def test_a_terminated_chat_leaves_no_traceback(server, open_terminal):
+    terminal = open_terminal("chat", "--url", server.url)
     terminal.wait_for("> ")
     terminal.process.send_signal(signal.SIGTERM)
     assert terminal.close() == -signal.SIGTERM
