@@ -216,16 +216,20 @@ class Ladder:
 
     texts: Texts
     states: dict[str, str] = field(default_factory=dict)
-    """Stage -> "ok", "FIX", "open", "waits"; a stage that was not selected is not in it."""
+    """Stage -> "ok", "FIX", "open", "waits", "skipped"; one that was not selected is not in it."""
     codes: dict[str, str] = field(default_factory=dict)
     """Stage -> the code it failed with."""
     places: dict[str, str] = field(default_factory=dict)
     """Stage -> "starter.py:64"."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Stage -> why it was skipped."""
     blocks: dict[str, str] = field(default_factory=dict)
     """Stage -> what the learner was told."""
 
     def fail(self, stage: str, code: str, place: str, block: str) -> None:
-        self.states[stage] = "open" if code == "LAB-OPEN" else "FIX"
+        # Where what is not started is skipped, an open TODO that runs is one that was begun.
+        is_open = code == "LAB-OPEN" and self.texts.open_is == "fail"
+        self.states[stage] = "open" if is_open else "FIX"
         self.codes[stage] = code
         self.places[stage] = place
         self.blocks[stage] = block
@@ -242,10 +246,16 @@ class Ladder:
             if stage.id in self.states
         ]
         lines = [f"Lab {self.texts.lab[-2:]}: {' '.join(shown)}"]
+        for stage_id, reason in self.reasons.items():
+            lines.append(f"{self.texts.stage(stage_id).name} was skipped: {reason}")
+        next_ones = ("FIX", "open") if self.texts.open_is == "fail" else ("FIX",)
         for stage in self.texts.stages:
-            if self.states.get(stage.id) in ("FIX", "open"):
+            if self.states.get(stage.id) in next_ones:
                 lines.append(f"Next: {stage.name}, {self.places.get(stage.id, target)}")
                 return lines
+        if unstarted := [stage for stage, state in self.states.items() if state == "open"]:
+            names = ", ".join(f"{stage} ({self.places[stage]})" for stage in unstarted)
+            lines.append(f"Not started, in any order: {names}")
         if all(self.states.get(stage.id) == "ok" for stage in self.texts.stages):
             lines.append(self.texts.reward)
         return lines

@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -104,6 +104,21 @@ class Lab:
             raise Failure(not_async, {"you returned": made})
         return await made
 
+    def require(self, stage_id: str) -> None:
+        """Skip the test unless this stage passes; for tests that build on one of several."""
+        stage = self.stage
+        if stage_id not in self.ladder.states:
+            self.prove(stage_id)
+        self.stage = stage
+        if self.ladder.states.get(stage_id) != "ok":
+            pytest.skip(f"waits for {self.texts.stage(stage_id).name}")
+
+    def pass_over(self, reason: str) -> NoReturn:
+        """Skip the stage, for something that this machine lacks."""
+        self.ladder.states[self.stage.id] = "skipped"
+        self.ladder.reasons[self.stage.id] = reason
+        pytest.skip(f"{self.stage.name} is skipped: {reason}")
+
     def at_exit(self, close: Callable[[], None]) -> None:
         """Call this when all tests are done."""
         self._closers.append(close)
@@ -116,6 +131,8 @@ class Lab:
         state = self.ladder.states.get(stage.id)
         if state == "open":
             pytest.skip(f"{stage.name} is still open")
+        if state == "skipped":
+            self.pass_over(self.ladder.reasons[stage.id])
         if state == "FIX":
             pytest.skip(f"{stage.name}: first mend the failure above")
         self._load(stage)
@@ -219,7 +236,8 @@ class Lab:
     def _report_open(self, stage: Stage, line: int) -> None:
         if self.texts.open_is == "skip":
             self.ladder.states[stage.id] = "open"
-            pytest.skip(f"{stage.name} is not started")
+            self.ladder.places[stage.id] = f"{self.learner.path.name}:{line}"
+            pytest.skip(f"{stage.name} is not started: {self.learner.path.name}, line {line}")
         raise Failure("LAB-OPEN", place=Place(str(self.learner.path), line))
 
     def _prove_needs(self, stage: Stage) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 _copies = itertools.count(1)
 
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+
 
 class Unloadable(Exception):
     """The file cannot be used as it is. `code` is the feedback's, `values` fill its sentence."""
@@ -44,7 +46,8 @@ class Learner:
         """
         module = ModuleType(f"_lab_learner_{next(_copies)}")
         module.__file__ = str(self.path)
-        code = compile(self.tree(), str(self.path), "exec")
+        # dont_inherit: or the file's annotations were strings, as this file's are.
+        code = compile(self.tree(), str(self.path), "exec", dont_inherit=True)
         sys.modules[module.__name__] = module
         try:
             exec(code, module.__dict__)
@@ -54,26 +57,28 @@ class Learner:
         return module
 
     def function(self, name: str, module: ModuleType | None = None) -> Callable[..., Any]:
-        """Return a function of the file. Raises Unloadable if it is missing."""
+        """Return a function, or a class, of the file. Raises Unloadable if it is missing."""
         found = getattr(module or self.load(), name, None)
         if not callable(found):
             raise Unloadable("LAB-MISSING", None, function=name)
         return found
 
     def line_of(self, function: str) -> int | None:
-        """Return the line of a function's `def`."""
+        """Return the line of a function's `def`, or of a class."""
         node = self._find(function)
         return None if node is None else node.lineno
 
     def open_line(self, function: str) -> int | None:
-        """Return the line that says that a TODO is still open; None once there is code above it."""
+        """Return the line that says that a TODO is still open; None once there is code above it.
+
+        A class is open while all of its methods are.
+        """
         node = self._find(function)
-        if node is None:
-            return None
-        body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-        first = body[0] if body else None
-        is_open = isinstance(first, ast.Raise) and _says_todo(first)
-        return first.lineno if first is not None and is_open else None
+        if isinstance(node, ast.ClassDef):
+            methods = [part for part in node.body if isinstance(part, FUNCTIONS)]
+            lines = [_open_line(method) for method in methods]
+            return lines[0] if lines and all(lines) else None
+        return None if node is None else _open_line(node)
 
     def tree(self) -> ast.Module:
         """Return the parsed file. Raises Unloadable."""
@@ -82,7 +87,7 @@ class Learner:
                 text = self.path.read_text(encoding="utf-8")
                 tree = ast.parse(text, str(self.path))
                 # Some mistakes, an await outside of async def for one, are found only here.
-                compile(tree, str(self.path), "exec")
+                compile(tree, str(self.path), "exec", dont_inherit=True)
                 self._tree = tree
             except FileNotFoundError:
                 raise Unloadable("LAB-NOFILE", None, file=str(self.path)) from None
@@ -90,10 +95,10 @@ class Learner:
                 raise _syntax(error) from None
         return self._tree
 
-    def _find(self, function: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    def _find(self, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | None:
         found = None
         for node in self.tree().body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function:
+            if isinstance(node, FUNCTIONS | ast.ClassDef) and node.name == name:
                 found = node
         return found
 
@@ -110,6 +115,13 @@ class Learner:
         if isinstance(error, RuntimeError) and "running event loop" in str(error):
             return Unloadable("LAB-UNGUARDED", line)
         return Unloadable("LAB-LOAD", line, error=text)
+
+
+def _open_line(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int | None:
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    first = body[0] if body else None
+    is_open = isinstance(first, ast.Raise) and _says_todo(first)
+    return first.lineno if first is not None and is_open else None
 
 
 def _says_todo(statement: ast.Raise) -> bool:

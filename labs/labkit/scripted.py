@@ -17,6 +17,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from labkit.timing import monotonic
+
 
 @dataclass(frozen=True)
 class Say:
@@ -30,6 +32,11 @@ class Wait:
     """Go on when the test opens this gate."""
 
     gate: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """The engine takes the request out of its queue; without this step, the first output does."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Hang:
     """Never go on."""
 
 
-Step: TypeAlias = Say | Wait | Pause | Fail | Hang
+Step: TypeAlias = Say | Start | Wait | Pause | Fail | Hang
 
 
 class EngineFault(RuntimeError):
@@ -75,6 +82,15 @@ class CompletionOutput:
 
 
 @dataclass
+class Metrics:
+    """When things happened, on the engine's clock: comparable with one another only."""
+
+    queued_ts: float
+    scheduled_ts: float = 0.0
+    """0 while it never was scheduled."""
+
+
+@dataclass
 class RequestOutput:
     """The state of a request at one moment, with the real one's attributes."""
 
@@ -84,7 +100,7 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     finished: bool
     prompt_logprobs: None = None
-    metrics: None = None
+    metrics: Metrics | None = None
 
 
 @dataclass
@@ -92,6 +108,7 @@ class _Live:
     """One request between its first step and its end."""
 
     request_id: Any
+    metrics: Metrics | None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     is_aborted: bool = False
 
@@ -99,7 +116,11 @@ class _Live:
 class ScriptedEngine:
     """Replays a script for each prompt; a prompt without one gets a short answer of its own."""
 
-    def __init__(self, scripts: Mapping[str, Sequence[Step]] | None = None) -> None:
+    def __init__(
+        self, scripts: Mapping[str, Sequence[Step]] | None = None, with_metrics: bool = True
+    ) -> None:
+        """with_metrics: the outputs have them, as those of an engine with statistics."""
+        self._with_metrics = with_metrics
         self._scripts = dict(scripts or {})
         self._open: set[str] = set()
         self._live: list[_Live] = []
@@ -124,7 +145,7 @@ class ScriptedEngine:
         **options: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Yield what the script says. Nothing happens before the first `__anext__`."""
-        request = _Live(request_id)
+        request = _Live(request_id, Metrics(_engine_clock()) if self._with_metrics else None)
         self._live.append(request)
         self.num_started += 1
         try:
@@ -135,8 +156,10 @@ class ScriptedEngine:
                 await asyncio.sleep(0)
                 await self._wait(step, request)
                 if request.is_aborted:
-                    yield _output(request_id, prompt, text, text, kind, "abort")
+                    yield _output(request, prompt, text, text, kind, "abort")
                     return
+                if isinstance(step, Start | Say) and request.metrics is not None:
+                    request.metrics.scheduled_ts = request.metrics.scheduled_ts or _engine_clock()
                 if isinstance(step, Fail):
                     raise step.error
                 if isinstance(step, Say):
@@ -144,7 +167,7 @@ class ScriptedEngine:
                     is_last = place == len(steps) - 1
                     if kind != "FINAL_ONLY" or is_last:
                         reason = "stop" if is_last else None
-                        yield _output(request_id, prompt, text, step.text, kind, reason)
+                        yield _output(request, prompt, text, step.text, kind, reason)
             # Requests that share state by mistake are seen only if others run before this one ends.
             await asyncio.sleep(0)
         finally:
@@ -178,9 +201,20 @@ class ScriptedEngine:
         return isinstance(step, Wait) and step.gate in self._open
 
 
+def _engine_clock() -> float:
+    return monotonic() + 5000.0
+
+
 def _output(
-    request_id: str, prompt: Any, text: str, new: str, kind: str, reason: str | None
+    request: _Live, prompt: Any, text: str, new: str, kind: str, reason: str | None
 ) -> RequestOutput:
     shown = new if kind == "DELTA" else text
     completion = CompletionOutput(0, shown, list(shown.encode()), finish_reason=reason)
-    return RequestOutput(request_id, prompt, [1, 2, 3], [completion], finished=reason is not None)
+    return RequestOutput(
+        request.request_id,
+        prompt,
+        [1, 2, 3],
+        [completion],
+        finished=reason is not None,
+        metrics=request.metrics,
+    )

@@ -21,6 +21,9 @@ from typing import Any
 BYSTANDERS = ("_on_event",)
 """Functions of ours that Python calls in the middle of anybody's code: the runner's profiler."""
 
+IMPORTING = "<frozen importlib"
+"""The code that runs an `import`. It takes its time, but once, and it is nobody's mistake."""
+
 SUSPENDABLE = (CoroutineType, AsyncGeneratorType, GeneratorType)
 
 
@@ -67,6 +70,8 @@ def place_of_thread(thread_id: int | None, owners: Owners) -> Place | None:
         if owners.is_learners(file):
             return Place(file, frame.f_lineno)
         if owners.is_ours(file) and frame.f_code.co_name not in BYSTANDERS:
+            return None
+        if file.startswith(IMPORTING):
             return None
         frame = frame.f_back
     return None

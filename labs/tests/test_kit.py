@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from labkit.feedback import TEXTS, Failure, block, load_everything, load_texts, timeline
 from labkit.lab import Lab
+from labkit.learner import Learner
 from labkit.looprunner import Blocked, Hung, LoopRunner, NeverAwaited, StrayTask, Unretrieved
 from labkit.probe import Probe
 from labkit.script import Script
-from labkit.scripted import EngineFault, Fail, Hang, Say, ScriptedEngine, Wait
+from labkit.scripted import EngineFault, Fail, Hang, Pause, Say, ScriptedEngine, Start, Wait
 from labkit.stacks import Owners
 from labkit.stand_ins import Stuck, with_stopped_clock
 from learner import LABS, copy_lab, environment, run
@@ -98,6 +99,29 @@ async def test_abort_gives_one_last_output_with_what_there_is():
         "abort",
         True,
     )
+
+
+@on_a_loop
+async def test_the_metrics_tell_when_a_request_left_the_queue():
+    scripts = {
+        "with": [Pause(0.002), Start(), Pause(0.002), Say("x")],
+        "without": [Pause(0.002), Say("x")],
+        "never": [Hang()],
+    }
+    engine = ScriptedEngine(scripts)
+    waited = {}
+    for prompt in scripts:
+        task = asyncio.create_task(read(engine.generate(prompt, None, prompt)))
+        if prompt == "never":
+            await asyncio.sleep(0)
+            await engine.abort(prompt)
+        [output] = await task
+        waited[prompt] = output.metrics.scheduled_ts
+        if prompt != "never":
+            assert output.metrics.scheduled_ts - output.metrics.queued_ts >= 0.002
+    assert waited["never"] == 0.0
+    [output] = await read(ScriptedEngine(scripts, with_metrics=False).generate("with", None, "r"))
+    assert output.metrics is None
 
 
 @on_a_loop
@@ -259,6 +283,18 @@ def test_blocking_calls_of_ours_are_nobodys_fault():
     runner.close()
 
 
+def test_a_slow_import_is_nobodys_fault(runner, tmp_path, monkeypatch):
+    (tmp_path / "slow_to_import.py").write_text("import threading\nthreading.Event().wait(0.4)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    async def main():
+        import slow_to_import
+
+        return slow_to_import.__name__
+
+    assert runner.run(main()) == "slow_to_import"
+
+
 def test_a_loop_that_never_comes_back_is_replaced(runner):
     async def endless():
         threading.Lock().acquire()
@@ -344,6 +380,39 @@ def test_time_is_put_back(runner):
     real = runner._real_sleep
     runner.close()
     assert time.sleep is real
+
+
+# --- the learner's file
+
+CLASS = """
+class Monitor:
+    def __init__(self):
+        '''Begin.'''
+        {first}
+
+    def snapshot(self):
+        {second}
+"""
+OPEN = 'raise NotImplementedError("TODO E: write it")'
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "line"), [(OPEN, OPEN, 5), ("pass", OPEN, None), (OPEN, "pass", None)]
+)
+def test_a_class_is_open_while_all_of_its_methods_are(tmp_path, first, second, line):
+    path = tmp_path / "starter.py"
+    path.write_text(CLASS.format(first=first, second=second))
+    learner = Learner(path)
+    assert learner.open_line("Monitor") == line
+    assert learner.line_of("Monitor") == 2
+    assert learner.function("Monitor").__name__ == "Monitor"
+
+
+def test_the_files_annotations_are_objects_as_in_any_other_file(tmp_path):
+    """FastAPI looks at them; the kit's own `from __future__ import annotations` must not count."""
+    path = tmp_path / "starter.py"
+    path.write_text("def f(x: int): pass\n")
+    assert Learner(path).function("f").__annotations__ == {"x": int}
 
 
 # --- the stopped clock
