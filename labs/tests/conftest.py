@@ -19,18 +19,18 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from learner import environment  # noqa: E402
-from variant import LAB02, labs, load  # noqa: E402
+from variant import LAB02, labs, load, stages_to_grade  # noqa: E402
 
 
 class Batch:
     """One process that grades a list of files; see verdicts.py."""
 
-    def __init__(self, lab: Path, out: Path, files: list[Path]) -> None:
+    def __init__(self, lab: Path, out: Path, files: list[Path], stages: str = "contract") -> None:
         self._out = out
         self._process = subprocess.Popen(
             [
                 *(sys.executable, str(HERE / "verdicts.py")),
-                *(str(out), str(lab), "contract", *map(str, files)),
+                *(str(out), str(lab), stages, *map(str, files)),
             ],
             env=environment(),
             stdout=subprocess.DEVNULL,
@@ -58,9 +58,12 @@ def batches(request, tmp_path_factory):
     started = []
     for lab, source in labs().items():
         folder = tmp_path_factory.mktemp(lab)
-        files = [each.build(folder) for each in [*load(lab, "wrong"), *load(lab, "right")]]
+        everything = [*load(lab, "wrong"), *load(lab, "right")]
         for half in range(2):
-            started.append((lab, Batch(source, folder / f"{half}.json", files[half::2])))
+            part = everything[half::2]
+            files = [each.build(folder) for each in part]
+            batch = Batch(source, folder / f"{half}.json", files, stages_to_grade(part))
+            started.append((lab, batch))
     yield started
     for _, batch in started:
         batch.kill()

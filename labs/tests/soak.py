@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from learner import copy_lab, environment, grade  # noqa: E402
-from variant import Variant, labs, load  # noqa: E402
+from variant import Variant, labs, load, stages_to_grade  # noqa: E402
 
 README = HERE / "README.md"
 BEGIN, END = "<!-- soak: begin -->\n", "<!-- soak: end -->\n"
@@ -69,12 +69,13 @@ class Soak:
     def __init__(self, folder: Path, variants: list[Variant], num_processes: int) -> None:
         self._folder = folder
         self._num_processes = num_processes
-        self._files: dict[str, list[Path]] = defaultdict(list)
+        self._files: dict[str, list[tuple[Variant, Path]]] = defaultdict(list)
         self._variants = {_key(variant): variant for variant in variants}
         self._solutions: dict[str, Path] = {}
         for variant in variants:
             (folder / variant.lab).mkdir(exist_ok=True)
-            self._files[variant.lab].append(variant.build(folder / variant.lab))
+            file = variant.build(folder / variant.lab)
+            self._files[variant.lab].append((variant, file))
         for lab, source in labs().items():
             self._solutions[lab] = copy_lab(folder, source)
             solution = (source / "solution.py").read_text(encoding="utf-8")
@@ -87,10 +88,12 @@ class Soak:
             running = []
             for number in range(self._num_processes):
                 out = self._folder / f"verdicts{number}.json"
-                part = map(str, files[number :: self._num_processes])
+                part = files[number :: self._num_processes]
+                stages = stages_to_grade([variant for variant, _ in part])
+                paths = [str(path) for _, path in part]
                 command = [sys.executable, str(HERE / "verdicts.py"), str(out), str(labs()[lab])]
                 process = subprocess.Popen(
-                    [*command, "contract", *part], env=environment(), stdout=subprocess.DEVNULL
+                    [*command, stages, *paths], env=environment(), stdout=subprocess.DEVNULL
                 )
                 running.append((process, out))
             for process, out in running:

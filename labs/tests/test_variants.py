@@ -2,7 +2,7 @@
 
 import pytest
 from labkit.feedback import load_texts
-from variant import Variant, definitions, labs, load
+from variant import Variant, definitions, labs, load, stages_to_grade
 from verdicts import ENGINE_STAGES
 
 WRONG = [variant for lab in labs() for variant in load(lab, "wrong")]
@@ -16,8 +16,9 @@ def name(variant: Variant) -> str:
 def expected_states(variant: Variant) -> dict[str, str]:
     """Say what must become of each stage if only this answer of the solution is replaced."""
     states: dict[str, str] = {}
+    graded = stages_to_grade([variant])
     for stage in load_texts(variant.lab).stages:
-        if stage.id not in ENGINE_STAGES:
+        if stage.id not in ENGINE_STAGES and graded in ("contract", stage.id):
             is_right = variant.code is None or stage.id != variant.stage
             waits = any(states[need] != "ok" for need in stage.needs)
             states[stage.id] = "waits" if waits else "ok" if is_right else "FIX"

@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.feedback import load_texts
+
 LABS = Path(__file__).resolve().parents[1]
 LAB02 = LABS / "lab02_online_serving"
 HERE = Path(__file__).resolve().parent
@@ -60,6 +62,16 @@ def labs() -> dict[str, Path]:
 def load(lab: str, kind: str) -> list[Variant]:
     """Return a lab's variants of one kind, "wrong" or "right", in order."""
     return [_read(lab, path) for path in sorted((VARIANTS / lab / kind).glob("*.py"))]
+
+
+def stages_to_grade(variants: list[Variant]) -> str:
+    """Return what `verdicts.py` is told to grade of these answers, all to one lab.
+
+    Where the parts of a lab are independent, an answer is graded in its own: the others are the
+    solution's, which is graded as well.
+    """
+    is_independent = bool(variants) and load_texts(variants[0].lab).open_is == "skip"
+    return ",".join(variant.stage for variant in variants) if is_independent else "contract"
 
 
 def _read(lab: str, path: Path) -> Variant:

@@ -173,13 +173,15 @@ class AsyncLLMEngine:
         self._num_running += 1
         try:
             words = [*prompt.split(), f"({self._num_running} running)"] * 8
-            num_words = min(len(words), sampling_params.max_tokens or len(words))
+            num_words = sampling_params.max_tokens or len(words)
+            if not sampling_params.ignore_eos:
+                num_words = min(len(words), num_words)
             text = ""
             for number in range(num_words):
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.002)
                 if request_id in self._aborted:
                     raise asyncio.CancelledError
-                text += (" " if text else "") + words[number]
+                text += (" " if text else "") + words[number % len(words)]
                 is_last = number == num_words - 1
                 reason = "length" if is_last else None
                 ids = list(range(number + 1))

@@ -1,0 +1,61 @@
+"""D L3-D-BADINPUT: takes the body as it is"""
+
+
+def create_app(engine: AsyncLLMEngine) -> "FastAPI":
+    numbers = itertools.count(1)
+    counts = {"total": 0, "running": 0}
+
+    class Body(BaseModel):
+        prompt: object = ""
+        max_tokens: object = 64
+        stream: bool = False
+
+    app = FastAPI()
+
+    async def pieces(body: Body) -> AsyncIterator[str]:
+        sampling_params = SamplingParams(temperature=0.0, max_tokens=body.max_tokens)
+        num_shown = 0
+        counts["total"] += 1
+        counts["running"] += 1
+        try:
+            stream = engine.generate(body.prompt, sampling_params, f"http-{next(numbers)}")
+            async with aclosing(stream) as outputs:
+                async for output in outputs:
+                    text = output.outputs[0].text
+                    if len(text) > num_shown:
+                        yield text[num_shown:]
+                        num_shown = len(text)
+        finally:
+            counts["running"] -= 1
+
+    async def whole(body: Body) -> str:
+        async with aclosing(pieces(body)) as stream:
+            return "".join([piece async for piece in stream])
+
+    async def until_gone(request: Request) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    @app.post("/generate")
+    async def generate(body: Body, request: Request):
+        if body.stream:
+            return StreamingResponse(pieces(body), media_type="text/plain")
+        answering = asyncio.create_task(whole(body))
+        leaving = asyncio.create_task(until_gone(request))
+        try:
+            await asyncio.wait([answering, leaving], return_when=asyncio.FIRST_COMPLETED)
+            return {"text": answering.result() if answering.done() else ""}
+        finally:
+            answering.cancel()
+            leaving.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
+
+    @app.get("/health")
+    async def health():
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics():
+        return f"requests_total {counts['total']}\nrequests_running {counts['running']}\n"
+
+    return app
