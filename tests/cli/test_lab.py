@@ -11,7 +11,11 @@ from wheelpit.cli import lab as command
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "lab02_online_serving"
-TITLES = {"01": "Basic Inference", "02": "Online Serving with AsyncEngine"}
+TITLES = {
+    "01": "Basic Inference",
+    "02": "Online Serving with AsyncEngine",
+    "03": "Going Further",
+}
 
 
 @pytest.fixture
@@ -45,20 +49,40 @@ def test_start_makes_a_folder_that_needs_nothing_else(here, number):
     assert ".." not in (here / NAME / "requirements.txt").read_text()
 
 
-def test_what_start_says_to_type_next_works(here):
+def test_each_lab_brings_all_of_its_own_files(here):
+    for folder in (ROOT / "labs").glob("lab[0-9][0-9]_*"):
+        assert run("lab", "start", folder.name[3:5]).returncode == 0
+        own = {path.name for path in folder.iterdir() if path.is_file()}
+        copied = {path.name for path in (here / folder.name).iterdir()}
+        assert copied == own | {"pytest.ini", "AGENTS.md", "labkit"}
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "todo", "last"),
+    [
+        ("01", 1, "1", "TODO 1 is still open: starter.py, line "),
+        ("02", 1, "1", "TODO 1 is still open: starter.py, line "),
+        ("03", 0, "A", "E  not started: starter.py, line "),
+    ],
+)
+def test_what_start_says_to_type_next_works(here, number, status, todo, last):
     """Outside of the clone, and with labkit from the learner's folder alone."""
-    next_lines = run("lab", "start", "02").stdout.splitlines()
-    assert "  python starter.py                   stops at the first TODO" in next_lines
-    folder = here / NAME
+    next_lines = run("lab", "start", number).stdout.splitlines()
+    assert "  python starter.py                   what is open?" in next_lines
+    [folder] = here.iterdir()
+    assert f"  cd {folder.name}" in next_lines
     done = subprocess.run(
         [sys.executable, "starter.py"], cwd=folder, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.splitlines()[-1].startswith("TODO 1 is still open: starter.py, line ")
+    assert (done.returncode, done.stderr) == (status, "")
+    assert done.stdout.splitlines()[-1].startswith(last)
     hint = subprocess.run(
-        [sys.executable, "-S", "-m", "labkit.hint", "1"], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-S", "-m", "labkit.hint", todo],
+        cwd=folder,
+        capture_output=True,
+        text=True,
     )
-    assert "Still stuck? python -m labkit.hint 1 2" in hint.stdout, hint.stderr
+    assert f"Still stuck? python -m labkit.hint {todo} 2" in hint.stdout, hint.stderr
 
 
 def test_a_learners_work_is_never_overwritten(here):
@@ -99,7 +123,10 @@ def test_an_installed_wheel_has_its_own(tmp_path, monkeypatch):
 def test_the_wheel_has_what_a_learners_folder_is_made_of_and_not_the_labs_tests():
     builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT))
     names = {file.distribution_path for file in builder.recurse_included_files()}
-    for name in (f"{NAME}/starter.py", "labkit/hints.toml", "pytest.ini", "AGENTS.md"):
+    for name in (
+        *(f"{NAME}/starter.py", "labkit/hints.toml", "pytest.ini", "AGENTS.md"),
+        *("lab03_going_further/kill_the_engine.py", "labkit/hints_lab03.toml"),
+    ):
         assert f"wheelpit/labs/{name}" in names
     assert not [name for name in names if name.startswith("wheelpit/labs/tests")]
 

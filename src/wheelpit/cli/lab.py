@@ -96,7 +96,7 @@ def _start(chosen: Lab, source: Path, here: Path) -> None:
     print(f"  cd {target.name}")
     print("  pip install -r requirements.txt")
     print("  python -m labkit.check              is this machine ready?")
-    print("  python starter.py                   stops at the first TODO")
+    print("  python starter.py                   what is open?")
     print()
     print("README.md there has the steps.")
 
