@@ -6,7 +6,6 @@ import socket
 import pytest
 
 from tests.cli.command import run
-from tests.cli.fake_server import FakeServer
 from wheelpit.cli.chat import Conversation, _printable
 from wheelpit.cli.chat_client import ChatClient
 from wheelpit.errors import ClientError, ConfigError, ServerError
@@ -66,6 +65,7 @@ def test_ctrl_c_at_the_prompt_drops_the_line(server, open_terminal):
     terminal = open_terminal("chat", "--url", server.url)
     terminal.wait_for("> ")
     terminal.type("never mind")
+    terminal.wait_for("never mind")
     terminal.interrupt("> ")
     terminal.type("/quit\n")
     assert terminal.close() == 0
