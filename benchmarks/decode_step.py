@@ -3,7 +3,7 @@
 No scheduler, no sockets: what remains is the model's forward pass, the sampler and the making of
 their inputs. Without arguments it times the built-in model's shape with random weights.
 
-    python benchmarks/decode_step.py [--model FOLDER] [--dtype auto] [--threads N]
+    python benchmarks/decode_step.py [--model FOLDER] [--dtype auto] [--threads N] [--eager]
     python benchmarks/decode_step.py --ops [--threads N]
 
 With --ops it times single operations instead, each beside what it was chosen over.
@@ -140,7 +140,8 @@ def time_ops() -> None:
         heads = torch.randn(num_sequences, 12, 64).bfloat16()
         blocks = torch.randperm(2000)[: num_sequences * num_blocks]
         mask = torch.zeros(num_sequences, 1, 1, 16 * num_blocks, dtype=torch.bfloat16)
-        group = DecodeGroup(num_sequences, blocks, mask)
+        positions = torch.full((num_sequences,), 16 * num_blocks - 1)
+        group = DecodeGroup(num_sequences, blocks, positions, None, mask)
         us = best_us(attend_decodes, heads, cache, group)
         print(f"attention of {num_sequences} sequences of {num_blocks} blocks: {us} us")
     logits = torch.randn(1, 8192)
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("--model", help="a model folder; the built-in shape if left out")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--eager", action="store_true", help="torch's own kernels only")
     parser.add_argument("--ops", action="store_true", help="time single operations instead")
     parser.add_argument("--steps", type=int, default=200)
     args = parser.parse_args()
@@ -174,6 +176,7 @@ def main() -> None:
                 dtype=args.dtype,
                 load_format="auto" if args.model else "dummy",
                 max_model_len=2048,
+                enforce_eager=args.eager,
             ),
             cache=CacheConfig(num_blocks=2048),
             scheduler=SchedulerConfig(),

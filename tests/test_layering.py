@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scheduling": NOUNS,
     "runner": NOUNS | {"kernels", "layers", "models", "scheduling"},
     "text": NOUNS,
-    "engine": NOUNS | {"text", "scheduling", "runner", "models"},
+    "engine": NOUNS | {"text", "scheduling", "runner", "models", "kernels"},
     "llm": NOUNS | {"text", "scheduling", "runner", "models", "engine"},
     "server": NOUNS | {"text", "scheduling", "models", "engine"},
     "bench": NOUNS | {"text"},

@@ -37,6 +37,8 @@ class ModelOptions:
     max_model_len: int
     """Most tokens (prompt + output) of one sequence."""
     seed: int = 0
+    enforce_eager: bool = False
+    """Compute with torch's own kernels only."""
 
     def __post_init__(self) -> None:
         require(self.max_model_len >= 2, "max_model_len", self.max_model_len, "at least 2")

@@ -7,35 +7,24 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
 
+from tests.kernels.attention_case import BLOCK, CPU, HEADS, TOLERANCE, WORK, Case, random
 from wheelpit.kernels import onednn
-from wheelpit.kernels.reference import paged_attention, rms_norm, rotate_, silu_and_mul, write_kv
+from wheelpit.kernels.reference import TorchOperations, rms_norm, rotate_, silu_and_mul
 from wheelpit.layers.norm import RMSNorm
 from wheelpit.layers.placement import Placement
 from wheelpit.layers.rope_scaling import RopeScaling
 from wheelpit.layers.rotary import Rotary, rotary_frequencies
-from wheelpit.request import SamplingParams
 from wheelpit.runner import inputs
-from wheelpit.runner.inputs import InputLayout, build_inputs
-from wheelpit.runner.kv_cache import KVCache
-from wheelpit.scheduling.batch import ScheduledBatch, ScheduledSequence
-from wheelpit.scheduling.sequence import Sequence
 
-CPU = torch.device("cpu")
-BLOCK = 4
+OPERATIONS = TorchOperations()
 HEAD_DIM = 8
-TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_rms_norm_is_its_formula() -> None:
     for shape in ((1, 5), (7, 48), (3, 2, 16)):
         x = random(*shape) * 3
-        norm = RMSNorm(shape[-1], 1e-5, Placement(torch.float32, CPU))
+        norm = RMSNorm(shape[-1], 1e-5, Placement(torch.float32, CPU, OPERATIONS))
         norm.weight.copy_(random(shape[-1], seed=1))
         norm.pack()
         expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.weight
@@ -110,111 +99,14 @@ def test_llama3_scaling_keeps_fast_and_divides_slow_frequencies() -> None:
     assert all(a >= b for a, b in pairwise(ratios.tolist()))
 
 
-def attend_naively(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """One query [H, D] over keys and values [L, K, D], head by head."""
-    num_heads, head_dim = query.shape
-    group = num_heads // keys.shape[1]
-    rows = []
-    for head in range(num_heads):
-        scores = keys[:, head // group] @ query[head] / math.sqrt(head_dim)
-        rows.append(scores.softmax(0) @ values[:, head // group])
-    return torch.cat(rows)
-
-
-class Case:
-    """Sequences with random keys and values, partly in the cache already."""
-
-    def __init__(self, work: list[tuple[int, int]], num_heads: int, num_kv_heads: int) -> None:
-        """work: (start, num_tokens) of each sequence."""
-        self.work = work
-        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
-        self.tokens = [
-            random(start + count, num_heads + 2 * num_kv_heads, HEAD_DIM, seed=index)
-            for index, (start, count) in enumerate(work)
-        ]
-
-    def run(self, dtype: torch.dtype, window: int | None = None) -> list[Tensor]:
-        """Return each sequence's [num_tokens, H * D]."""
-        num_blocks = 16 + sum(-(-len(tokens) // BLOCK) for tokens in self.tokens)
-        shape = (1, num_blocks, BLOCK, 2 * self.num_kv_heads, HEAD_DIM)
-        memory = torch.full(shape, 1e4, dtype=dtype)
-        cache = KVCache.of(memory)
-        layout = InputLayout(BLOCK, window, dtype, CPU)
-        free = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(3)).tolist()
-        scheduled, done = [], []
-        for (start, count), tokens in zip(self.work, self.tokens, strict=True):
-            blocks = [free.pop() for _ in range(-(-len(tokens) // BLOCK))]
-            sequence = Sequence(
-                request_id="r",
-                token_ids=[0] * len(tokens),
-                num_prompt_tokens=len(tokens),
-                params=SamplingParams(temperature=0.0),
-                max_tokens=1,
-                seed=0,
-                block_ids=blocks,
-            )
-            scheduled.append(ScheduledSequence(sequence, start, count, True))
-            done.append(
-                torch.tensor([blocks[p // BLOCK] * BLOCK + p % BLOCK for p in range(start)])
-            )
-        layer = cache.layers[0]
-        for slots, tokens in zip(done, self.tokens, strict=True):
-            if len(slots):
-                write_kv(tokens[: len(slots), self.num_heads :].to(dtype), layer, slots)
-        step, _ = build_inputs(ScheduledBatch(tuple(scheduled)), layout)
-        rows = self._rows(step.positions, step.sample_rows)
-        heads = torch.empty(len(step.positions), *self.tokens[0].shape[1:])
-        for tokens, (start, count), first in zip(self.tokens, self.work, rows, strict=True):
-            heads[first : first + count] = tokens[start:]
-        heads = heads.to(dtype)
-        write_kv(heads[:, self.num_heads :], layer, step.attention.slots)
-        attended = paged_attention(heads, layer, step.attention).float()
-        return [
-            attended[first : first + count]
-            for first, (_, count) in zip(rows, self.work, strict=True)
-        ]
-
-    def _rows(self, positions: Tensor, last: Tensor) -> list[int]:
-        rows = [row - count + 1 for row, (_, count) in zip(last.tolist(), self.work, strict=True)]
-        for row, (start, count) in zip(rows, self.work, strict=True):
-            assert positions[row : row + count].tolist() == list(range(start, start + count))
-        return rows
-
-    def expected(self, dtype: torch.dtype, window: int | None = None) -> list[Tensor]:
-        results = []
-        for tokens, (start, count) in zip(self.tokens, self.work, strict=True):
-            tokens = tokens.to(dtype).float()
-            queries = tokens[:, : self.num_heads]
-            keys = tokens[:, self.num_heads : self.num_heads + self.num_kv_heads]
-            values = tokens[:, self.num_heads + self.num_kv_heads :]
-            rows = []
-            for position in range(start, start + count):
-                first = 0 if window is None else max(0, position - window + 1)
-                seen = slice(first, position + 1)
-                rows.append(attend_naively(queries[position], keys[seen], values[seen]))
-            results.append(torch.stack(rows))
-        return results
-
-
-WORK = {
-    "one token": [(0, 1)],
-    "one decode": [(9, 1)],
-    "prompts around a block": [(0, BLOCK - 1), (0, BLOCK), (0, BLOCK + 1)],
-    "decodes around a block": [(BLOCK - 2, 1), (BLOCK - 1, 1), (BLOCK, 1), (BLOCK + 1, 1)],
-    "chunks around a block": [(BLOCK - 1, 3), (BLOCK, 2), (BLOCK + 1, BLOCK)],
-    "mixed": [(5, 1), (0, 6), (30, 1), (3, 9), (0, 1), (17, 1), (8, 2), (12, 1)],
-    "very uneven decodes": [(700, 1), (2, 1), (3, 1), (690, 1), (0, 1)],
-}
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (4, 2), (6, 3), (3, 1), (8, 1)])
+@pytest.mark.parametrize(("num_heads", "num_kv_heads"), HEADS)
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 def test_paged_attention_is_attention(
     work: list[tuple[int, int]], num_heads: int, num_kv_heads: int, dtype: torch.dtype
 ) -> None:
     case = Case(work, num_heads, num_kv_heads)
-    for ours, expected in zip(case.run(dtype), case.expected(dtype), strict=True):
+    for ours, expected in zip(case.run(OPERATIONS, dtype), case.expected(dtype), strict=True):
         torch.testing.assert_close(ours, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
@@ -223,7 +115,9 @@ def test_paged_attention_is_attention(
 def test_a_sliding_window_hides_what_is_older(work: list[tuple[int, int]], window: int) -> None:
     case = Case(work, 4, 2)
     results = zip(
-        case.run(torch.float32, window), case.expected(torch.float32, window), strict=True
+        case.run(OPERATIONS, torch.float32, window),
+        case.expected(torch.float32, window),
+        strict=True,
     )
     for ours, expected in results:
         torch.testing.assert_close(ours, expected, atol=2e-6, rtol=2e-6)
@@ -235,6 +129,6 @@ def test_one_padded_group_hides_whole_stretches_of_the_short_ones(
     monkeypatch.setattr(inputs, "GROUP_COST_BLOCKS", 10**6)
     case = Case([(1300, 1), (0, 1), (520, 1)], 4, 2)
     for dtype in (torch.float32, torch.bfloat16):
-        for ours, expected in zip(case.run(dtype), case.expected(dtype), strict=True):
+        for ours, expected in zip(case.run(OPERATIONS, dtype), case.expected(dtype), strict=True):
             tolerance = TOLERANCE[dtype]
             torch.testing.assert_close(ours, expected, atol=tolerance, rtol=tolerance)

@@ -250,7 +250,9 @@ def serve(
     uvicorn_log_level: Annotated[Text, option(LOGS, "Of the HTTP stack alone.")] = None,
     # --- without effect here, or refused by name
     model_option: Annotated[Text, option(COMPATIBLE, "Same as MODEL.", "--model")] = None,
-    enforce_eager: Annotated[Flag, option(COMPATIBLE, "Ignored.", "--enforce-eager")] = None,
+    enforce_eager: Annotated[
+        Flag, option(COMPATIBLE, "Only torch's own kernels.", "--enforce-eager")
+    ] = None,
     trust_remote_code: Annotated[
         Flag, option(COMPATIBLE, "Ignored: no code comes with models.", "--trust-remote-code")
     ] = None,

@@ -88,12 +88,13 @@ class EngineArgs(UnsupportedArgs):
     """Seconds of waiting that make up for one level of priority; 0 never does."""
 
     # The process
+    enforce_eager: bool = False
+    """Compute with torch's own kernels only; on a CPU Wheelpit compiles some of its own."""
     num_threads: int | None = None
     """CPU threads of the engine process; None is the number of cores."""
     disable_log_stats: bool = False
 
     # Accepted and without effect: every value means what the engine does anyway
-    enforce_eager: bool = False
     tokenizer_mode: str = "auto"
     trust_remote_code: bool = False
     stream_interval: int = 1
@@ -137,6 +138,7 @@ class EngineArgs(UnsupportedArgs):
                 load_format=self.load_format,  # type: ignore[arg-type]  # checked above
                 max_model_len=max_model_len,
                 seed=self.seed,
+                enforce_eager=self.enforce_eager,
             ),
             cache=CacheConfig(
                 block_size=16 if self.block_size is None else self.block_size,

@@ -41,6 +41,7 @@ from wheelpit.engine.messages import (
 from wheelpit.engine.process import DIE_WITH_PARENT
 from wheelpit.engine.transport import BlockingChannel
 from wheelpit.errors import WheelpitError
+from wheelpit.kernels.build import start_build
 
 log = logging.getLogger(__name__)
 
@@ -162,10 +163,12 @@ def _start(channel: BlockingChannel, load_runner: LoadRunner) -> EngineCore | No
 def load_model_runner(config: EngineConfig, on_phase: Callable[[str, float], None]) -> Runner:
     """Import torch, load the weights, warm up; each phase is reported with its seconds."""
     started = time.monotonic()
+    # The first time on a machine this compiles, while torch is imported.
+    build = None if config.model.enforce_eager else start_build()
     from wheelpit.runner.model_runner import ModelRunner
 
     on_phase("import", time.monotonic() - started)
-    return ModelRunner(config, on_phase=on_phase)
+    return ModelRunner(config, on_phase=on_phase, build=build)
 
 
 def _die_with_parent() -> None:

@@ -28,18 +28,27 @@ class LayerCache:
     def num_kv_heads(self) -> int:
         return self.by_slot.shape[1] // 2
 
+    @property
+    def block_size(self) -> int:
+        return self.by_slot.shape[0] // self.by_block.shape[0]
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeGroup:
     """Sequences with one query each, padded to the longest of them.
 
     block_ids: [B * M] int64, each sequence's blocks in turn.
-    mask: [B, 1, 1, M * S] in the model's dtype, 0 where a sequence may look and -inf elsewhere.
+    positions: [B] int64, of the queries.
+    window: how many keys back a query sees, itself included; None is all.
+    mask: [B, 1, 1, M * S] in the model's dtype, 0 where a sequence may look and -inf elsewhere;
+    None unless `Operations.pads_decodes`.
     """
 
     num_sequences: int
     block_ids: Tensor
-    mask: Tensor
+    positions: Tensor
+    window: int | None
+    mask: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,34 @@ from wheelpit.kernels.attention_inputs import (
 )
 
 
+class TorchOperations:
+    """`Operations` by plain torch, on any device and in any dtype."""
+
+    name = "plain torch"
+    pads_decodes = True
+
+    def add_norm(
+        self, hidden: Tensor, delta: Tensor | None, gain: Tensor, floor: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        if delta is not None:
+            hidden += delta
+        return rms_norm(hidden, gain, floor).to(dtype)
+
+    def norm_heads_(self, heads: Tensor, gain: Tensor, floor: Tensor) -> None:
+        heads.copy_(rms_norm(heads, gain, floor))
+
+    def silu_and_mul(self, gate_up: Tensor) -> Tensor:
+        return silu_and_mul(gate_up)
+
+    def attend(
+        self, heads: Tensor, rotations: Tensor, cache: LayerCache, inputs: AttentionInputs
+    ) -> Tensor:
+        num_heads = heads.shape[1] - 2 * cache.num_kv_heads
+        rotate_(heads[:, : num_heads + cache.num_kv_heads], rotations)
+        write_kv(heads[:, num_heads:], cache, inputs.slots)
+        return paged_attention(heads, cache, inputs)
+
+
 def rms_norm(x: Tensor, gain: Tensor, floor: Tensor) -> Tensor:
     """Return x / sqrt(mean(x^2) + eps) * weight over the last dimension, in float32.
 
@@ -97,6 +125,7 @@ def attend_decodes(heads: Tensor, cache: LayerCache, group: DecodeGroup) -> Tens
     num_kv_heads = cache.num_kv_heads
     num_heads = heads.shape[1] - 2 * num_kv_heads
     gathered = cache.by_block.index_select(0, group.block_ids)
+    assert group.mask is not None, "the groups were made for other operations"
     kv = gathered.view(num_sequences, -1, 2, num_kv_heads, head_dim)
     keys, values = kv.permute(2, 0, 3, 1, 4).unbind(0)  # [B, K, M * S, D]
     queries = heads[:, :num_heads].view(num_sequences, num_kv_heads, -1, head_dim)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from wheelpit.kernels.reference import silu_and_mul
 from wheelpit.layers.linear import Linear, Projection
 from wheelpit.layers.placement import Placement
 
@@ -15,6 +14,7 @@ class GatedMLP:
     def __init__(
         self, hidden_size: int, intermediate_size: int, has_bias: bool, placement: Placement
     ) -> None:
+        self.operations = placement.operations
         wide, narrow = Projection(intermediate_size), Projection(hidden_size)
         gate_up = {"gate_proj": wide, "up_proj": wide}
         self.gate_up_proj = Linear(hidden_size, gate_up, has_bias, placement)
@@ -22,4 +22,4 @@ class GatedMLP:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: [T, E]. Returns [T, E]."""
-        return self.down_proj(silu_and_mul(self.gate_up_proj(x)))
+        return self.down_proj(self.operations.silu_and_mul(self.gate_up_proj(x)))

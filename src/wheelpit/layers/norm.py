@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from wheelpit.kernels.reference import rms_norm
 from wheelpit.layers.placement import Placement
 from wheelpit.layers.stored import Stored, interleaved
 
@@ -26,6 +25,7 @@ class RMSNorm:
         self.weight = torch.empty(size, dtype=torch.float32, device=placement.device)
         self.is_of_rotary_heads = is_of_rotary_heads
         self.dtype = placement.dtype
+        self.operations = placement.operations
         self.floor = torch.tensor(math.sqrt(size * eps), device=placement.device)
         self.gain = self.weight
 
@@ -41,6 +41,13 @@ class RMSNorm:
         """Bring the weight into the form the kernel takes."""
         self.gain = self.weight * math.sqrt(len(self.weight))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x: [..., size], any float dtype."""
-        return rms_norm(x, self.gain, self.floor).to(self.dtype)
+    def __call__(self, hidden: Tensor, delta: Tensor | None = None) -> Tensor:
+        """Add delta to hidden, in place, if there is one, and return the normalised sum.
+
+        hidden: [T, E] float32, the residual stream. delta: [T, E]. Returns [T, E].
+        """
+        return self.operations.add_norm(hidden, delta, self.gain, self.floor, self.dtype)
+
+    def of_heads_(self, heads: Tensor) -> None:
+        """Normalise each head in place. heads: [T, h, D], contiguous but for the rows' distance."""
+        self.operations.norm_heads_(heads, self.gain, self.floor)

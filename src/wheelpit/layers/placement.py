@@ -1,4 +1,4 @@
-"""Where a model's weights live and in which type: passed to every layer's constructor."""
+"""Where a model's weights live, in which type, and what computes there: every layer is told."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wheelpit.kernels.operations import Operations
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The dtype of weights and activations, and their device.
+    """The dtype of weights and activations, their device, and its kernels.
 
     The residual stream, norms and logits are float32 whatever the dtype.
     """
 
     dtype: torch.dtype
     device: torch.device
+    operations: Operations
 
     def empty(self, *shape: int) -> Tensor:
         """Allocate a weight; its values are whatever was in memory."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from wheelpit.kernels.attention_inputs import AttentionInputs, LayerCache
-from wheelpit.layers.attention import cached_attention
 from wheelpit.layers.embedding import Embedding
 from wheelpit.layers.linear import Linear, Projection
 from wheelpit.layers.mlp import GatedMLP
@@ -21,6 +20,7 @@ class Attention:
     """Grouped-query self-attention."""
 
     def __init__(self, config: ModelConfig, placement: Placement) -> None:
+        self.operations = placement.operations
         self.head_dim = config.head_dim
         query_size = config.num_heads * config.head_dim
         kv_size = config.num_kv_heads * config.head_dim
@@ -43,7 +43,7 @@ class Attention:
     ) -> Tensor:
         """x: [T, E]. Returns [T, E]."""
         heads = self.qkv_proj(x).view(len(x), -1, self.head_dim)  # [T, H + 2 * K, D]
-        return self.o_proj(cached_attention(heads, rotations, cache, inputs))
+        return self.o_proj(self.operations.attend(heads, rotations, cache, inputs))
 
 
 class Block:
@@ -57,11 +57,20 @@ class Block:
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, False, placement)
 
     def __call__(
-        self, hidden: Tensor, rotations: Tensor, cache: LayerCache, inputs: AttentionInputs
-    ) -> None:
-        """hidden: [T, E] float32, the residual stream; added to in place."""
-        hidden += self.self_attn(self.input_layernorm(hidden), rotations, cache, inputs)
-        hidden += self.mlp(self.post_attention_layernorm(hidden))
+        self,
+        hidden: Tensor,
+        delta: Tensor | None,
+        rotations: Tensor,
+        cache: LayerCache,
+        inputs: AttentionInputs,
+    ) -> Tensor:
+        """hidden: [T, E] float32, the residual stream; delta, then attention are added in place.
+
+        delta: [T, E], what the block before adds. Returns what this one adds, [T, E].
+        """
+        normed = self.input_layernorm(hidden, delta)
+        attended = self.self_attn(normed, rotations, cache, inputs)
+        return self.mlp(self.post_attention_layernorm(hidden, attended))
 
 
 class Decoder:
@@ -85,9 +94,10 @@ class Decoder:
         """token_ids, positions: [T] int64. Returns [T, E] in the model's dtype."""
         hidden = self.embed_tokens(token_ids)
         rotations = self.rotary(positions)
+        delta = None
         for block, cache in zip(self.layers, caches, strict=True):
-            block(hidden, rotations, cache, inputs)
-        return self.norm(hidden)
+            delta = block(hidden, delta, rotations, cache, inputs)
+        return self.norm(hidden, delta)
 
 
 class Qwen2ForCausalLM:

@@ -36,6 +36,8 @@ class InputLayout:
     sliding_window: int | None
     dtype: torch.dtype
     device: torch.device
+    pads_decodes: bool
+    """See `Operations`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def build_inputs(batch: ScheduledBatch, layout: InputLayout) -> tuple[ModelInput
     ordered = [batch.sequences[index] for index in order]
     num_decodes = sum(scheduled.num_tokens == 1 for scheduled in ordered)
     rows = _Rows(layout)
-    for group in _group_by_length(ordered[:num_decodes], layout.block_size):
+    for group in _decode_groups(ordered[:num_decodes], layout):
         rows.add_decodes(group)
     for scheduled in ordered[num_decodes:]:
         rows.add_chunk(scheduled)
@@ -150,12 +152,15 @@ def _order(scheduled: ScheduledSequence) -> tuple[bool, int]:
     return is_chunk, 0 if is_chunk else -scheduled.start
 
 
-def _group_by_length(
-    decoding: Sequence[ScheduledSequence], block_size: int
+def _decode_groups(
+    decoding: Sequence[ScheduledSequence], layout: InputLayout
 ) -> list[Sequence[ScheduledSequence]]:
     """Cut the decodes, longest first, where padding the rest costs more than another group."""
+    if not layout.pads_decodes:
+        return [decoding] if decoding else []
     groups = []
     first = 0
+    block_size = layout.block_size
     for index, scheduled in enumerate(decoding):
         saved = decoding[first].start // block_size - scheduled.start // block_size
         if saved * (len(decoding) - index) > GROUP_COST_BLOCKS:
@@ -182,16 +187,22 @@ def _block_table(group: Sequence[ScheduledSequence], block_size: int) -> Ids:
 
 
 def _decode_group(table: Ids, starts: Ids, layout: InputLayout) -> DecodeGroup:
+    return DecodeGroup(
+        num_sequences=len(table),
+        block_ids=_to_device(table.ravel(), layout),
+        positions=_to_device(starts, layout),
+        window=layout.sliding_window,
+        mask=_mask(table, starts, layout) if layout.pads_decodes else None,
+    )
+
+
+def _mask(table: Ids, starts: Ids, layout: InputLayout) -> Tensor:
     keys = np.arange(table.shape[1] * layout.block_size)
     is_hidden = keys > starts[:, None]
     if layout.sliding_window is not None:
         is_hidden |= keys <= starts[:, None] - layout.sliding_window
     mask = np.where(is_hidden[:, None, None], np.float32(-np.inf), np.float32(0.0))
-    return DecodeGroup(
-        num_sequences=len(table),
-        block_ids=_to_device(table.ravel(), layout),
-        mask=_to_device(mask, layout).to(layout.dtype),
-    )
+    return _to_device(mask, layout).to(layout.dtype)
 
 
 def _prefill_chunk(scheduled: ScheduledSequence, blocks: Ids, layout: InputLayout) -> PrefillChunk:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wheelpit.config import EngineConfig
+from wheelpit.kernels.build import Build
 from wheelpit.layers.placement import Placement
 from wheelpit.models.config import ModelConfig
 from wheelpit.models.registry import Model, build_model
@@ -26,6 +27,7 @@ from wheelpit.runner.inputs import InputLayout, ModelInputs, PromptScores, build
 from wheelpit.runner.kv_cache import allocate_cache, choose_num_blocks
 from wheelpit.runner.logprobs import score_tokens
 from wheelpit.runner.noise import GumbelNoise
+from wheelpit.runner.operations import choose_operations
 from wheelpit.runner.sampler import sample
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
 from wheelpit.scheduling.logprobs import TokenLogprobs
@@ -49,9 +51,14 @@ class ModelRunner:
     """
 
     def __init__(
-        self, config: EngineConfig, on_phase: Callable[[str, float], None] = _ignore_phase
+        self,
+        config: EngineConfig,
+        on_phase: Callable[[str, float], None] = _ignore_phase,
+        build: Build | None = None,
     ) -> None:
-        """on_phase: told the name and the seconds of each part of the start that has ended."""
+        """on_phase: told the name and the seconds of each part of the start that has ended.
+        build: the compilation of kernels, if it was started already.
+        """
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         started = time.perf_counter()
@@ -63,7 +70,9 @@ class ModelRunner:
         self.device = device.type
         self.vocab_size = model_config.vocab_size
         self.block_size = config.cache.block_size
-        self._model = _load_model(config, model_config, Placement(dtype, device))
+        operations = choose_operations(config, model_config, dtype, device, build)
+        placement = Placement(dtype, device, operations)
+        self._model = _load_model(config, model_config, placement)
         on_phase("load", time.perf_counter() - started)
         started = time.perf_counter()
         self.num_blocks = choose_num_blocks(config, model_config, dtype, device)
@@ -73,16 +82,18 @@ class ModelRunner:
             sliding_window=model_config.sliding_window,
             dtype=dtype,
             device=device,
+            pads_decodes=operations.pads_decodes,
         )
         self._noise = GumbelNoise()
         self.forward_s = 0.0
         self._warm_up(config)
         on_phase("warm up", time.perf_counter() - started)
         log.info(
-            "%s on %s in %s, %d threads; KV cache of %d blocks of %d tokens",
+            "%s on %s in %s, %s, %d threads; KV cache of %d blocks of %d tokens",
             model_config.architecture,
             self.device,
             self.dtype,
+            operations.name,
             torch.get_num_threads(),
             self.num_blocks,
             self.block_size,

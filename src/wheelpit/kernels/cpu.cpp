@@ -1,0 +1,310 @@
+// The operations of a decoder, besides its matrix products, for the CPU: each is one pass over
+// memory where torch makes several calls. Compiled by build.py for the machine it runs on, called
+// by compiled.py; the specification is reference.py. Plain C++17 and OpenMP, no headers of torch's.
+//
+// Letters as in CONVENTIONS.md: H query heads, K KV heads, D head dim, E hidden size, S tokens per
+// block, M blocks per sequence. Weights and activations are T: float, or bfloat16 with its sums in
+// float. All pointers are to contiguous memory unless a stride is given, in elements.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include <omp.h>
+
+namespace {
+
+using Index = std::int64_t;
+
+// Below so many elements a second thread costs more than it saves.
+constexpr Index PARALLEL_ELEMENTS = 1 << 15;
+
+constexpr Index MAX_HEAD_DIM = 256;
+
+struct BFloat16 {
+    std::uint16_t bits;
+};
+
+inline float widen(float value) { return value; }
+
+inline float widen(BFloat16 value) {
+    const std::uint32_t bits = std::uint32_t(value.bits) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+
+inline void narrow(float value, float& to) { to = value; }
+
+// Rounds to the nearest, ties to even; NaN stays NaN.
+inline void narrow(float value, BFloat16& to) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    to.bits = std::uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+}
+
+// e^x for x <= 0, to 2 ulp; a polynomial, because loops over std::exp are not vectorised
+// everywhere. Range reduction and coefficients: Cephes' expf (netlib.org/cephes).
+inline float exp_of_negative(float x) {
+    x = x < -87.0f ? -87.0f : x;  // this way round NaN stays NaN
+    const float n = std::floor(x * 1.44269504f + 0.5f);
+    const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const std::int32_t bits = (std::int32_t(n) + 127) << 23;
+    float scale;
+    std::memcpy(&scale, &bits, sizeof scale);
+    return p * scale;
+}
+
+template <class T>
+inline float sum_of_squares(const T* x, Index size) {
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (Index i = 0; i < size; i++) sum += widen(x[i]) * widen(x[i]);
+    return sum;
+}
+
+// hidden += delta, in place, unless delta is null; out = hidden / hypot(|hidden|, floor) * gain.
+// hidden: [rows, E] float. delta, out: [rows, E]. gain: [E]. floor: one number.
+template <class T>
+void add_norm(float* hidden, const T* delta, const float* gain, const float* floor, T* out,
+              Index rows, Index E) {
+#pragma omp parallel for if (rows * E > PARALLEL_ELEMENTS)
+    for (Index row = 0; row < rows; row++) {
+        float* h = hidden + row * E;
+        if (delta != nullptr) {
+            const T* d = delta + row * E;
+#pragma omp simd
+            for (Index i = 0; i < E; i++) h[i] += widen(d[i]);
+        }
+        const float scale = 1.0f / std::sqrt(sum_of_squares(h, E) + *floor * *floor);
+        T* o = out + row * E;
+#pragma omp simd
+        for (Index i = 0; i < E; i++) narrow(h[i] * scale * gain[i], o[i]);
+    }
+}
+
+// Normalise each head of x, in place. x: [rows, heads, D], row_stride apart.
+template <class T>
+void norm_heads(T* x, const float* gain, const float* floor, Index rows, Index heads,
+                Index row_stride, Index D) {
+#pragma omp parallel for if (rows * heads * D > PARALLEL_ELEMENTS)
+    for (Index row = 0; row < rows; row++) {
+        for (Index head = 0; head < heads; head++) {
+            T* h = x + row * row_stride + head * D;
+            const float scale = 1.0f / std::sqrt(sum_of_squares(h, D) + *floor * *floor);
+#pragma omp simd
+            for (Index i = 0; i < D; i++) narrow(widen(h[i]) * scale * gain[i], h[i]);
+        }
+    }
+}
+
+// out = silu(gate) * up. gate_up: [rows, 2 * size], gate first. out: [rows, size].
+template <class T>
+void silu_and_mul(const T* gate_up, T* out, Index rows, Index size) {
+#pragma omp parallel for if (rows * size > PARALLEL_ELEMENTS)
+    for (Index row = 0; row < rows; row++) {
+        const T* gate = gate_up + row * 2 * size;
+        const T* up = gate + size;
+        T* o = out + row * size;
+#pragma omp simd
+        for (Index i = 0; i < size; i++) {
+            const float x = widen(gate[i]);
+            const float e = exp_of_negative(-std::fabs(x));  // sigmoid without overflow
+            narrow(x * (x < 0.0f ? e : 1.0f) / (1.0f + e) * widen(up[i]), o[i]);
+        }
+    }
+}
+
+// Turn queries and keys by their positions, in place; then copy keys and values to their slots.
+// heads: [rows, H + 2 * K, D]. rotations: [rows, D / 2] pairs (cos, sin). cache: [slots, 2 * K, D].
+template <class T>
+void rotate_and_write(T* heads, const float* rotations, const Index* slots, T* cache, Index rows,
+                      Index H, Index K, Index D) {
+    const Index size = (H + 2 * K) * D;
+#pragma omp parallel for if (rows * size > PARALLEL_ELEMENTS)
+    for (Index row = 0; row < rows; row++) {
+        T* r = heads + row * size;
+        const float* turn = rotations + row * D;
+        for (T* head = r; head < r + (H + K) * D; head += D) {
+#pragma omp simd
+            for (Index i = 0; i < D; i += 2) {
+                const float a = widen(head[i]), b = widen(head[i + 1]);
+                narrow(a * turn[i] - b * turn[i + 1], head[i]);
+                narrow(a * turn[i + 1] + b * turn[i], head[i + 1]);
+            }
+        }
+        std::memcpy(cache + slots[row] * 2 * K * D, r + H * D, size_t(2 * K * D) * sizeof(T));
+    }
+}
+
+// The part of a sequence's keys or values that is in one block.
+template <class T>
+struct Part {
+    const T* first;    // the block's first token, at the KV head in question
+    Index from, to;    // the tokens of the block that are meant
+    Index stride;      // from token to token
+};
+
+// weights[g][j] = query g . key j. queries: [G, D]. weights: rows of n, at the block's first token.
+template <class T, int FIXED_D>
+inline void score(const float* queries, Part<T> keys, float* weights, Index n, Index G, Index d) {
+    const Index D = FIXED_D ? FIXED_D : d;
+    for (Index j = keys.from; j < keys.to; j++) {
+        const T* narrow_key = keys.first + j * keys.stride;
+        float key[FIXED_D ? FIXED_D : MAX_HEAD_DIM];
+#pragma omp simd
+        for (Index i = 0; i < D; i++) key[i] = widen(narrow_key[i]);
+        for (Index g = 0; g < G; g++) {
+            const float* query = queries + g * D;
+            float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+            for (Index i = 0; i < D; i++) sum += query[i] * key[i];
+            weights[g * n + j] = sum;
+        }
+    }
+}
+
+// mixed[g] += sum over j of weights[g][j] * value j. mixed: [G, D].
+template <class T, int FIXED_D>
+inline void mix(const float* weights, Part<T> values, float* mixed, Index n, Index G, Index d) {
+    const Index D = FIXED_D ? FIXED_D : d;
+    for (Index g = 0; g < G; g++) {
+        float sum[FIXED_D ? FIXED_D : MAX_HEAD_DIM];
+        std::memcpy(sum, mixed + g * D, size_t(D) * sizeof(float));
+        for (Index j = values.from; j < values.to; j++) {
+            const T* value = values.first + j * values.stride;
+            const float weight = weights[g * n + j];
+#pragma omp simd
+            for (Index i = 0; i < D; i++) sum[i] += weight * widen(value[i]);
+        }
+        std::memcpy(mixed + g * D, sum, size_t(D) * sizeof(float));
+    }
+}
+
+// Turn n scores into weights that add up to 1.
+inline void softmax(float* weights, Index n) {
+    float top = weights[0];
+#pragma omp simd reduction(max : top)
+    for (Index j = 0; j < n; j++) top = weights[j] > top ? weights[j] : top;
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (Index j = 0; j < n; j++) {
+        weights[j] = exp_of_negative(weights[j] - top);
+        sum += weights[j];
+    }
+    const float scale = 1.0f / sum;
+#pragma omp simd
+    for (Index j = 0; j < n; j++) weights[j] *= scale;
+}
+
+template <class T>
+struct Decodes {
+    const T* heads;          // [B, H + 2 * K, D]: the queries come first
+    const T* cache;          // [N, S, 2 * K, D]
+    const Index* tables;     // [B, M], the sequences' block ids
+    const Index* positions;  // [B], of the queries, whose keys and values are in the cache
+    T* out;                  // [B, H * D]
+    Index B, M, H, K, D, S;
+    Index window;            // how many keys back a query sees, itself included; 0 is all
+};
+
+// One sequence's query against KV heads [k_from, k_to). scratch: [H * (2 * D + keys)].
+template <class T, int FIXED_D>
+void attend_one(const Decodes<T>& in, Index b, Index k_from, Index k_to, float* scratch) {
+    const Index D = FIXED_D ? FIXED_D : in.D, S = in.S, G = in.H / in.K;
+    const Index end = in.positions[b] + 1;
+    const Index first = in.window > 0 ? std::max(Index(0), end - in.window) : 0;
+    const Index n = end - first, stride = 2 * in.K * D;
+    const T* heads = in.heads + b * (in.H + 2 * in.K) * D;
+    const float scale = 1.0f / std::sqrt(float(D));
+    float* queries = scratch;
+    float* mixed = queries + in.H * D;
+    float* weights = mixed + in.H * D;
+    for (Index i = k_from * G * D; i < k_to * G * D; i++) {
+        queries[i] = widen(heads[i]) * scale;
+        mixed[i] = 0.0f;
+    }
+    // Block by block, all heads of each, so that memory is read in long pieces.
+    const auto each_part = [&](const T* memory, auto visit) {
+        for (Index block = first / S; block * S < end; block++) {
+            const T* tokens = memory + in.tables[b * in.M + block] * S * stride;
+            const Index from = std::max(first - block * S, Index(0));
+            const Index to = std::min(end - block * S, S);
+            for (Index k = k_from; k < k_to; k++) {
+                visit(k, Part<T>{tokens + k * D, from, to, stride}, weights + k * G * n + block * S - first);
+            }
+        }
+    };
+    each_part(in.cache, [&](Index k, Part<T> keys, float* at) {
+        score<T, FIXED_D>(queries + k * G * D, keys, at, n, G, D);
+    });
+    for (Index h = k_from * G; h < k_to * G; h++) softmax(weights + h * n, n);
+    each_part(in.cache + in.K * D, [&](Index k, Part<T> values, float* at) {
+        mix<T, FIXED_D>(at, values, mixed + k * G * D, n, G, D);
+    });
+    T* out = in.out + b * in.H * D;
+    for (Index i = k_from * G * D; i < k_to * G * D; i++) narrow(mixed[i], out[i]);
+}
+
+template <class T>
+void attend_decodes(const Decodes<T>& in) {
+    const auto attend = in.D == 64    ? attend_one<T, 64>
+                        : in.D == 128 ? attend_one<T, 128>
+                                      : attend_one<T, 0>;
+    Index num_keys = 0;
+    for (Index b = 0; b < in.B; b++) num_keys += in.positions[b] + 1;
+    // Few sequences are cut into their KV heads, so that every thread has some.
+    const Index parts = in.B >= 8 ? 1 : in.K;
+#pragma omp parallel if (num_keys * in.H * in.D > PARALLEL_ELEMENTS)
+    {
+        std::vector<float> scratch;
+#pragma omp for schedule(dynamic)
+        for (Index task = 0; task < in.B * parts; task++) {
+            const Index b = task / parts, part = task % parts;
+            scratch.resize(size_t(in.H * (2 * in.D + in.positions[b] + 1)));
+            attend(in, b, part * in.K / parts, (part + 1) * in.K / parts, scratch.data());
+        }
+    }
+}
+
+}  // namespace
+
+#define EXPORT(SUFFIX, T)                                                                          \
+    void add_norm_##SUFFIX(float* hidden, const T* delta, const float* gain, const float* floor,   \
+                           T* out, Index rows, Index E) {                                          \
+        add_norm(hidden, delta, gain, floor, out, rows, E);                                        \
+    }                                                                                              \
+    void norm_heads_##SUFFIX(T* x, const float* gain, const float* floor, Index rows, Index heads, \
+                             Index row_stride, Index D) {                                          \
+        norm_heads(x, gain, floor, rows, heads, row_stride, D);                                    \
+    }                                                                                              \
+    void silu_and_mul_##SUFFIX(const T* gate_up, T* out, Index rows, Index size) {                 \
+        silu_and_mul(gate_up, out, rows, size);                                                    \
+    }                                                                                              \
+    void rotate_and_write_##SUFFIX(T* heads, const float* rotations, const Index* slots, T* cache, \
+                                   Index rows, Index H, Index K, Index D) {                        \
+        rotate_and_write(heads, rotations, slots, cache, rows, H, K, D);                           \
+    }                                                                                              \
+    void attend_decodes_##SUFFIX(const T* heads, const T* cache, const Index* tables,              \
+                                 const Index* positions, T* out, Index B, Index M, Index H,        \
+                                 Index K, Index D, Index S, Index window) {                        \
+        attend_decodes(Decodes<T>{heads, cache, tables, positions, out, B, M, H, K, D, S, window}); \
+    }
+
+extern "C" {
+// Of the thread that calls; torch's number, in case this library has OpenMP threads of its own.
+void set_num_threads(int number) { omp_set_num_threads(number); }
+
+EXPORT(float32, float)
+EXPORT(bfloat16, BFloat16)
+}

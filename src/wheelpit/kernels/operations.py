@@ -1,0 +1,55 @@
+"""What a decoder computes besides its matrix products: the seam between layers and kernels."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from wheelpit.kernels.attention_inputs import AttentionInputs, LayerCache
+
+
+class Operations(Protocol):
+    """One implementation for a kind of machine, chosen at the start (`runner/operations.py`).
+
+    `reference.TorchOperations` is the specification of all.
+    """
+
+    @property
+    def name(self) -> str:
+        """For people: "plain torch", say."""
+        ...
+
+    @property
+    def pads_decodes(self) -> bool:
+        """Must decodes come in groups of like length, each with a mask? Else in one, without."""
+        ...
+
+    def add_norm(
+        self, hidden: Tensor, delta: Tensor | None, gain: Tensor, floor: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Add delta to hidden, in place; return the sum, normalised as `reference.rms_norm` does.
+
+        hidden: [T, E] float32, the residual stream. delta: [T, E] in the model's dtype.
+        Returns [T, E] in dtype, the model's.
+        """
+        ...
+
+    def norm_heads_(self, heads: Tensor, gain: Tensor, floor: Tensor) -> None:
+        """Normalise each head, in place. heads: [T, h, D], a view with contiguous rows of h * D."""
+        ...
+
+    def silu_and_mul(self, gate_up: Tensor) -> Tensor:
+        """Return silu(gate) * up, [T, I], of gate_up [T, 2 * I]: gate first, then up."""
+        ...
+
+    def attend(
+        self, heads: Tensor, rotations: Tensor, cache: LayerCache, inputs: AttentionInputs
+    ) -> Tensor:
+        """Rotate queries and keys (in place), put keys and values into the cache, attend.
+
+        heads: [T, H + 2 * K, D], contiguous: queries, keys, values of this step's tokens.
+        rotations: [T, 1, D / 2] complex64, from `Rotary`. Returns [T, H * D].
+        """
+        ...
