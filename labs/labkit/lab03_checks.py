@@ -11,14 +11,17 @@ import contextlib
 import datetime
 import inspect
 import itertools
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import fields
+from types import ModuleType
 from typing import Any
 
 from labkit import backend
 from labkit.feedback import Failure, Shown, clip, timeline
 from labkit.lab import Lab
+from labkit.learner import Learner
 from labkit.probe import Probe
 from labkit.scripted import EngineFault, Fail, Hang, Pause, Say, ScriptedEngine, Wait
 from labkit.timing import scaled
@@ -28,6 +31,9 @@ PARAMS = backend.SamplingParams(temperature=0.0, max_tokens=24)
 HALF = [Say("Half"), Hang()]
 FAULT = [Say("Half"), Fail(EngineFault("no memory"))]
 SLOW = [step for part in ("One", " two", " three") for step in (Pause(0.12), Say(part))]
+SOON_S = 1.2
+"""What comes at once must come within this: a learner waits for it each time that it does not."""
+
 TIMES = ("waiting_s", "ttft_s", "latency_s")
 
 
@@ -107,12 +113,18 @@ async def until_stop(lab: Lab, probe: Probe, stop: asyncio.Event) -> tuple[str, 
     return pair[0], pair[1]
 
 
-def check_until(returned: tuple[str, bool], texts: Sequence[str], *, is_finished: bool) -> None:
-    """texts: what may be returned, the best last."""
+def check_until(
+    returned: tuple[str, bool],
+    texts: Sequence[str],
+    *,
+    is_finished: bool,
+    cut: str = "L3-A-TEXT",
+) -> None:
+    """texts: what may be returned, the best last. cut: the code of a part of a finished text."""
     text, said = returned
     shown = {"you returned": returned, "wanted": (texts[-1], is_finished)}
     if is_finished and text != texts[-1] and texts[-1].startswith(text):
-        raise Failure("L3-A-CUT", shown)
+        raise Failure(cut, shown)
     if said != is_finished:
         was = "finished" if is_finished else "stopped"
         raise Failure("L3-A-FLAG", shown, was=was, said=said)
@@ -129,12 +141,13 @@ class Queue:
     A prompt "x" is answered with "Half" until the gate "x" is opened, then with "Half x".
     """
 
-    def __init__(self, lab: Lab, max_in_flight: int, **scripts: Any) -> None:
-        self._lab = lab
+    def __init__(self, lab: Lab, max_in_flight: int, module: Any = None, **scripts: Any) -> None:
+        """module: a copy of the learner's file to take the class from."""
         gated = {name: [Say("Half"), Wait(name), Say(f" {name}")] for name in "abcdefgh"}
         self.engine = ScriptedEngine({**gated, **scripts})
         self.probe = Probe(self.engine)
-        self.dispatcher = lab.function("PriorityDispatcher")(self.probe, max_in_flight)
+        dispatcher = lab.learner.function("PriorityDispatcher", module)
+        self.dispatcher = dispatcher(self.probe, max_in_flight)
         self.tasks: dict[str, asyncio.Task[Any]] = {}
 
     async def submit(self, name: str, priority: int = 0) -> asyncio.Task[Any]:
@@ -168,10 +181,7 @@ class Queue:
         for name in names:
             self.engine.open(name)
         for name in names:
-            text = await self.tasks[name]
-            if text != f"Half {name}":
-                wanted = f"Half {name}"
-                raise Failure("L3-B-TEXT", {"you returned": text, "wanted": wanted})
+            _check_text(await self.tasks[name], name)
 
     def check_limit(self, limit: int) -> None:
         drawing = timeline(self.probe.calls, self.probe.num_events)
@@ -180,9 +190,11 @@ class Queue:
 
     def raise_errors(self) -> None:
         """Raise what a submit raised by itself: it explains everything else."""
-        for task in self.tasks.values():
-            if task.done() and not task.cancelled():
-                task.result()
+        for name, task in self.tasks.items():
+            is_done = task.done() and not task.cancelled()
+            # The engine's own fault is the script's.
+            if is_done and not isinstance(task.exception(), EngineFault):
+                _check_text(task.result(), name)
 
     async def close(self) -> None:
         for task in self.tasks.values():
@@ -192,6 +204,12 @@ class Queue:
 
     def _shown(self) -> dict[str, object]:
         return {"engine got": self.started, "submitted": list(self.tasks)}
+
+
+def _check_text(text: Any, name: str) -> None:
+    wanted = f"Half {name}"
+    if text != wanted:
+        raise Failure("L3-B-TEXT", {"you returned": text, "wanted": wanted})
 
 
 def check_order(started: Sequence[str], priorities: dict[str, int]) -> None:
@@ -214,6 +232,29 @@ def check_order(started: Sequence[str], priorities: dict[str, int]) -> None:
     if numbers == sorted(numbers, reverse=True):
         raise Failure("L3-B-HIGHER", shown)
     raise Failure("L3-B-ORDER", shown)
+
+
+@contextlib.contextmanager
+def clock_standing_still(learner: Learner) -> Iterator[ModuleType]:
+    """Give a second copy of the learner's file, for whose code no clock of `time` moves."""
+    clocks = {
+        f"{name}{unit}": getattr(time, f"{name}{unit}")
+        for name in ("time", "monotonic", "perf_counter")
+        for unit in ("", "_ns")
+    }
+
+    def stopped(clock: Callable[[], Any]) -> Callable[[], Any]:
+        at = clock()
+        file = str(learner.path)
+        return lambda: at if sys._getframe(1).f_code.co_filename == file else clock()
+
+    for name, clock in clocks.items():
+        setattr(time, name, stopped(clock))
+    try:
+        yield learner.copy()
+    finally:
+        for name, clock in clocks.items():
+            setattr(time, name, clock)
 
 
 # --- part C

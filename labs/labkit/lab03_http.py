@@ -12,6 +12,7 @@ from labkit.feedback import Failure, Shown, texts_of
 from labkit.lab import Lab
 from labkit.probe import Probe
 from labkit.scripted import ScriptedEngine, Step
+from labkit.stacks import place_of_error
 from labkit.stand_ins import Record
 
 try:
@@ -47,6 +48,7 @@ class Site:
         self.engine = ScriptedEngine(scripts)
         self.probe = Probe(self.engine, barrier)
         self._record = record
+        self._owners = lab.owners
         self.app = lab.function("create_app")(self.probe)
         if inspect.iscoroutine(self.app):
             self.app.close()
@@ -68,7 +70,11 @@ class Site:
         if exchange.status in (404, 405):
             raise Failure("L3-D-ROUTE", **values)
         if exchange.error is not None:
+            if place_of_error(exchange.error, self._owners) is None:
+                raise Failure("L3-D-RETURNED", {"FastAPI said": exchange.error}, **values)
             raise exchange.error
+        if exchange.status == 422 and '"query"' in exchange.text:
+            raise Failure("L3-D-QUERY", {"it said": exchange.text})
         if exchange.status != 200:
             raise Failure("L3-D-STATUS", {"it said": exchange.text}, want=200, **values)
 
@@ -87,6 +93,8 @@ class Site:
 
     def check_pieces(self, exchange: Exchange, want: str) -> None:
         self.check(exchange)
+        if isinstance(exchange.json(), dict):
+            raise Failure("L3-D-NOTSTREAM", {"it answered": exchange.text})
         if exchange.text != want:
             sent = texts_of([piece.decode("utf-8", "replace") for piece in exchange.pieces])
             raise Failure("L3-D-PIECES", {"you sent": sent, "the text": want})

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 from types import ModuleType
@@ -95,12 +96,16 @@ class Grader:
         if os.environ.get("LAB_REPORT"):
             self._write_report(Path(os.environ["LAB_REPORT"]))
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_unconfigure(self) -> None:
-        """Leave without the threads that learners' code keeps from ending.
+    @pytest.hookimpl(wrapper=True)
+    def pytest_unconfigure(self) -> Generator[None, None, None]:
+        """Leave without the threads that learners' code keeps from ending, and without a word more.
 
-        Python waits at its exit for every thread of an executor, and some would never end.
+        Python waits at its exit for every thread of an executor, and some would never end. And it
+        tells of every coroutine that a failure still held; whoever dropped it has been told.
         """
+        if self._labs:
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        yield
         deadline = time.monotonic() + LEAVE_S
         while self._labs and self._new_threads() and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -8,7 +8,7 @@ import pytest
 from labkit.feedback import load_texts
 from learner import Done, copy_lab, grade, run
 from test_readme import SECTIONS
-from variant import HERE, LABS, definitions
+from variant import HERE, LABS, definitions, load, merged
 
 LAB03 = LABS / "lab03_going_further"
 README = (LAB03 / "README.md").read_text(encoding="utf-8")
@@ -128,6 +128,15 @@ def test_a_class_that_is_half_done_is_not_taken_for_one_that_was_not_started(unt
     [line] = re.findall(r"^TODO E is still open: starter.py, line (\d+)", done.out, re.M)
     assert body_of("Monitor.snapshot") in text.splitlines()[int(line) - 1]
     assert f"Next: TODO E, starter.py:{line}" in done.out
+
+
+def test_the_block_is_all_that_is_said_of_a_mistake(untouched):
+    """Python tells of the coroutines that it dropped, with tracebacks, when the run is over."""
+    [variant] = [each for each in load("lab03", "wrong") if each.code == "L3-TASKS"]
+    (untouched / "starter.py").write_text(merged(SOLUTION, variant.path), encoding="utf-8")
+    done = grade(untouched, "-k", "todoA")
+    assert (done.codes, done.err) == ({"A": "L3-TASKS"}, "")
+    assert not re.search("Traceback|never awaited", done.out)
 
 
 # --- the README

@@ -1,4 +1,4 @@
-"""B L3-B-LOST: forgets that its turn may have come when it is cancelled"""
+"""B L3-B-TURN: forgets that its turn may have come when it is cancelled"""
 
 
 class PriorityDispatcher:
