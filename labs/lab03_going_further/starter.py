@@ -99,6 +99,7 @@ def create_app(engine: AsyncLLMEngine) -> "FastAPI":
 
     POST /generate  takes {"prompt": str, "max_tokens": int = 64, "stream": bool = false}. Answers
                     {"text": ...}; with "stream" plain text, each new piece as soon as it is there.
+                    The other sampling parameters are up to you.
     GET /health     answers 200.
     GET /metrics    answers plain text with the lines "requests_total N" (requests the engine got)
                     and "requests_running N" (those of them that have not ended).
