@@ -47,7 +47,7 @@ lab: $(VENV)/.lab-installed
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest $(ARGS)
 
-# Every answer to the labs fifty times, half of them on a busy machine (ARGS="--repeats 10").
+# Every answer to the labs 120 times, half of them on a busy machine (ARGS="--repeats 10").
 labs-soak: $(VENV)/.test-installed
 	$(BIN)/python labs/tests/soak.py $(ARGS)
 

@@ -1,7 +1,8 @@
-"""`make labs-soak`: grade every variant many times, every other time on a busy machine.
+"""`make labs-soak`: grade every variant many times, half of them on a busy machine.
 
 A grader that is wrong once in fifty is wrong for somebody in every class. Counts the verdicts of
-each variant and writes the table in README.md; the status is 1 if one verdict differed.
+each variant and writes the table in README.md, also when it is interrupted; the status is 1 if one
+verdict differed.
 """
 
 from __future__ import annotations
@@ -29,8 +30,16 @@ from variant import Variant, labs, load, stages_to_grade  # noqa: E402
 README = HERE / "README.md"
 BEGIN, END = "<!-- soak: begin -->\n", "<!-- soak: end -->\n"
 
-FULL_EVERY = 10
-"""Each so many repeats the solution also runs on the real engine, as a learner runs it."""
+ROUND = 5
+"""So many repeats are one round, in the same processes: starting them takes half as long as what
+they do. Idle and busy take turns.
+"""
+
+FULL_EVERY = 2
+"""Each so many rounds the solution also runs on the real engine, as a learner runs it."""
+
+Found = list[tuple[str, bool, object]]
+"""(Key, is the verdict right?, what was said)."""
 
 
 def main() -> int:
@@ -42,25 +51,38 @@ def main() -> int:
     counts: dict[str, defaultdict[str, Counter]] = {"idle": defaultdict(Counter)}
     counts["busy"] = defaultdict(Counter)
     differed: list[str] = []
-    deadline = time.monotonic() + options.minutes * 60
-    repeat = 0
-    with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder), variants, options.processes)
-        while repeat < options.repeats and time.monotonic() < deadline:
-            mood = ("idle", "busy")[repeat % 2]
-            with _load(options.burners if mood == "busy" else 0):
-                verdicts = soak.grade()
-                if repeat % FULL_EVERY < 2:
-                    verdicts |= soak.grade_whole()
-            for key, (is_right, said) in verdicts.items():
-                counts[mood][key][is_right] += 1
-                if not is_right:
-                    differed.append(f"repeat {repeat}, {mood}, {key}: {said}")
-            repeat += 1
-            print(f"{repeat} of {options.repeats}, {len(differed)} differed", flush=True)
-    _write(variants, counts, options)
-    print("\n".join(differed))
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            soak = Soak(Path(folder), variants, options.processes)
+            for number, times in enumerate(_rounds(options.repeats)):
+                mood = ("idle", "busy")[number % 2]
+                with _load(options.burners if mood == "busy" else 0):
+                    found = soak.grade(times)
+                    if number // 2 % FULL_EVERY == 0:
+                        found += soak.grade_whole()
+                for key, is_right, said in found:
+                    counts[mood][key][is_right] += 1
+                    if not is_right:
+                        differed.append(f"round {number}, {mood}, {key}: {said}")
+                minutes = (time.monotonic() - began) / 60
+                print(f"round {number}, {minutes:.1f} min, {len(differed)} differed", flush=True)
+                if minutes > options.minutes:
+                    break
+    finally:
+        _write(variants, counts, options)
+        print("\n".join(differed))
     return 1 if differed else 0
+
+
+def _rounds(num_repeats: int) -> Iterator[int]:
+    """Yield how many repeats each round has, idle and busy by turns."""
+    left = num_repeats
+    while left:
+        for part in (min(ROUND, (left + 1) // 2), min(ROUND, left // 2)):
+            if part:
+                yield part
+                left -= part
 
 
 class Soak:
@@ -81,35 +103,40 @@ class Soak:
             solution = (source / "solution.py").read_text(encoding="utf-8")
             (self._solutions[lab] / "starter.py").write_text(solution, encoding="utf-8")
 
-    def grade(self) -> dict[str, tuple[bool, object]]:
-        """Grade every variant in a few processes; key -> (is it right?, what was said)."""
-        found: dict[str, tuple[bool, object]] = {}
+    def grade(self, times: int) -> Found:
+        """Grade every variant so many times, in a few processes."""
+        running = []
         for lab, files in self._files.items():
-            running = []
-            for number in range(self._num_processes):
-                out = self._folder / f"verdicts{number}.json"
-                part = files[number :: self._num_processes]
-                stages = stages_to_grade([variant for variant, _ in part])
-                paths = [str(path) for _, path in part]
-                command = [sys.executable, str(HERE / "verdicts.py"), str(out), str(labs()[lab])]
+            num_processes = max(1, round(self._num_processes * len(files) / len(self._variants)))
+            for number in range(num_processes):
+                out = self._folder / f"{lab}-{number}.json"
+                part = files[number::num_processes]
                 process = subprocess.Popen(
-                    [*command, stages, *paths], env=environment(), stdout=subprocess.DEVNULL
+                    [
+                        *(sys.executable, str(HERE / "verdicts.py"), f"--times={times}"),
+                        *(str(out), str(labs()[lab])),
+                        stages_to_grade([variant for variant, _ in part]),
+                        *(str(path) for _, path in part),
+                    ],
+                    env=environment(),
+                    stdout=subprocess.DEVNULL,
                 )
-                running.append((process, out))
-            for process, out in running:
-                status = process.wait()
-                assert status == 0, f"verdicts.py ended with status {status}"
-                for verdict in json.loads(out.read_text(encoding="utf-8")):
-                    key = f"{lab} {verdict['name']}"
-                    found[key] = (_is_right(self._variants[key], verdict), verdict)
+                running.append((lab, process, out))
+        found: Found = []
+        for lab, process, out in running:
+            status = process.wait()
+            assert status == 0, f"verdicts.py ended with status {status}"
+            for verdict in json.loads(out.read_text(encoding="utf-8")):
+                key = f"{lab} {verdict['name']}"
+                found.append((key, _is_right(self._variants[key], verdict), verdict))
         return found
 
-    def grade_whole(self) -> dict[str, tuple[bool, object]]:
+    def grade_whole(self) -> Found:
         """Grade every solution as learners do, with the real engine and the script."""
-        found: dict[str, tuple[bool, object]] = {}
+        found: Found = []
         for lab, folder in self._solutions.items():
             done = grade(folder)
-            found[f"{lab} solution"] = (set(done.states.values()) == {"ok"}, done.out)
+            found.append((f"{lab} solution", set(done.states.values()) == {"ok"}, done.out))
         return found
 
 
@@ -125,8 +152,8 @@ def _is_right(variant: Variant, verdict: dict) -> bool:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--minutes", type=float, default=60.0, help="Stop after this long.")
+    parser.add_argument("--repeats", type=int, default=120)
+    parser.add_argument("--minutes", type=float, default=180.0, help="Stop after this long.")
     parser.add_argument("--processes", type=int, default=8, help="Most of grading is waiting.")
     cores = os.cpu_count() or 1
     parser.add_argument("--burners", type=int, default=2 * cores, help="Busy loops for the load.")

@@ -2,11 +2,12 @@
 
 The stages, tests and verdicts are those that a learner gets; only pytest's own work is left out,
 which is most of the time. STAGES is "contract" (all that need no engine), "all", or the ids of the
-stages to grade of each file, in the files' order: "A,C,C".
+stages to grade of each file, in the files' order: "A,C,C". With --times N, all of it N times.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -60,13 +61,20 @@ def load_tests(lab: Path) -> ModuleType:
 
 
 def main() -> None:
-    out, lab, wanted, files = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:]
-    each = [wanted] * len(files) if wanted in ("contract", "all") else wanted.split(",")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("lab", type=Path)
+    parser.add_argument("stages")
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--times", type=int, default=1)
+    given = parser.parse_args()
+    is_for_all = given.stages in ("contract", "all")
+    each = [given.stages] * len(given.files) if is_for_all else given.stages.split(",")
     sys.path.insert(0, str(LABS))
-    tests = load_tests(lab)
-    graded = (grade(tests, Path(file), one) for file, one in zip(files, each, strict=True))
-    verdicts = [asdict(verdict) for verdict in graded]
-    out.write_text(json.dumps(verdicts), encoding="utf-8")
+    tests = load_tests(given.lab)
+    work = list(zip(given.files, each, strict=True)) * given.times
+    verdicts = [asdict(grade(tests, file, stage)) for file, stage in work]
+    given.out.write_text(json.dumps(verdicts), encoding="utf-8")
     # Some files leave threads behind that never end.
     os._exit(0)
 
