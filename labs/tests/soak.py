@@ -70,7 +70,8 @@ def main() -> int:
                 if minutes > options.minutes:
                     break
     finally:
-        _write(variants, counts, options)
+        if any(counts.values()):
+            _write(variants, counts, options)
         print("\n".join(differed))
     return 1 if differed else 0
 
