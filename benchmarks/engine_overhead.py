@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--input-tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--repetition-penalty", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--nice", type=int, default=0, help="as in cpu_serving.py")
     arguments = parser.parse_args()
@@ -89,7 +91,12 @@ def measure(
     names = [f"{num_sequences}-{index}" for index in range(num_sequences)]
     for name in names:
         prompt = [rng.randrange(core.runner.vocab_size) for _ in range(arguments.input_tokens)]
-        params = SamplingParams(temperature=arguments.temperature, ignore_eos=True)
+        params = SamplingParams(
+            temperature=arguments.temperature,
+            top_p=arguments.top_p,
+            repetition_penalty=arguments.repetition_penalty,
+            ignore_eos=True,
+        )
         core.add(AddRequest(name, prompt, params, arguments.steps + NUM_WARMUP_STEPS + 8, seed=0))
     while core.stats().num_scheduled_tokens != num_sequences or core.stats().num_waiting:
         core.step()

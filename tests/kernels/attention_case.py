@@ -12,6 +12,7 @@ from wheelpit.kernels.reference import write_kv
 from wheelpit.request import SamplingParams
 from wheelpit.runner.inputs import InputLayout, build_inputs
 from wheelpit.runner.kv_cache import KVCache
+from wheelpit.runner.token_history import TokenHistory
 from wheelpit.scheduling.batch import ScheduledBatch, ScheduledSequence
 from wheelpit.scheduling.sequence import Sequence
 
@@ -97,7 +98,7 @@ class Case:
         for slots, tokens in zip(done, self.tokens, strict=True):
             if len(slots):
                 write_kv(tokens[: len(slots), self.num_heads :].to(dtype), layer, slots)
-        step, _ = build_inputs(ScheduledBatch(tuple(scheduled)), layout)
+        step, _ = build_inputs(ScheduledBatch(tuple(scheduled)), layout, TokenHistory())
         rows = self._rows(step.positions, step.sample_rows)
         heads = torch.empty(len(step.positions), *self.tokens[0].shape[1:])
         for tokens, (start, count), first in zip(self.tokens, self.work, rows, strict=True):

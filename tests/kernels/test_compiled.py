@@ -15,21 +15,13 @@ from tests.tiny_model import make_model_folder
 from wheelpit.config import EngineConfig, ModelOptions
 from wheelpit.kernels import build
 from wheelpit.kernels.build import start_build
-from wheelpit.kernels.compiled import CompiledOperations
+from wheelpit.kernels.compiled import CompiledOperations, load
 from wheelpit.kernels.reference import TorchOperations
 from wheelpit.models.config import ModelConfig
-from wheelpit.runner.operations import choose_operations
+from wheelpit.runner.kernel_choice import choose_kernels
 
 DTYPES = [torch.float32, torch.bfloat16]
 PLAIN = TorchOperations()
-
-
-@pytest.fixture(scope="session")
-def library() -> Path:
-    found = start_build().wait()
-    if found is None:
-        pytest.skip("no C++ compiler for Linux here")
-    return found
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -39,8 +31,8 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 
 @pytest.fixture
-def compiled(library: Path, dtype: torch.dtype) -> CompiledOperations:
-    return CompiledOperations(library, dtype)
+def compiled(kernel_library: Path, dtype: torch.dtype) -> CompiledOperations:
+    return CompiledOperations(load(kernel_library), dtype)
 
 
 @pytest.mark.parametrize("head_dim", [8, 20, 64, 128, 256])
@@ -147,7 +139,7 @@ def test_what_is_not_finite_stays_so_and_stays_where_it_is(
 # --- how the library comes about
 
 
-def test_a_library_is_compiled_once_and_then_found(library: Path, tmp_path: Path) -> None:
+def test_a_library_is_compiled_once_and_then_found(kernel_library: Path, tmp_path: Path) -> None:
     first = start_build(tmp_path)
     path = first.wait()
     assert path is not None
@@ -156,7 +148,7 @@ def test_a_library_is_compiled_once_and_then_found(library: Path, tmp_path: Path
     written_ns = path.stat().st_mtime_ns
     assert start_build(tmp_path).wait() == path
     assert path.stat().st_mtime_ns == written_ns
-    CompiledOperations(path, torch.float32)
+    CompiledOperations(load(path), torch.float32)
 
 
 def test_without_a_compiler_there_is_a_reason(
@@ -169,11 +161,11 @@ def test_without_a_compiler_there_is_a_reason(
 
 
 def test_a_compiler_that_fails_leaves_its_error_and_no_file(
-    library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kernel_library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     source = tmp_path / "cpu.cpp"
     source.write_text("this is no C++\n")
-    monkeypatch.setattr(build, "SOURCE", source)
+    monkeypatch.setattr(build, "SOURCES", (source,))
     folder = tmp_path / "libraries"
     folder.mkdir()
     failed = start_build(folder)
@@ -184,7 +176,7 @@ def test_a_compiler_that_fails_leaves_its_error_and_no_file(
 
 
 def test_a_folder_that_others_can_write_to_is_not_trusted(
-    library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kernel_library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "wheelpit"
@@ -200,7 +192,7 @@ def test_a_folder_that_others_can_write_to_is_not_trusted(
 
 
 def test_a_file_in_the_folders_place_is_a_reason(
-    library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kernel_library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "wheelpit").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -218,22 +210,24 @@ def config(**options: bool) -> EngineConfig:
     return EngineConfig(model=ModelOptions(folder="", max_model_len=64, **options))
 
 
-def test_the_compiled_kernels_are_chosen_where_they_fit(library: Path, model: ModelConfig) -> None:
-    chosen = choose_operations(config(), model, torch.bfloat16, CPU, None)
-    assert isinstance(chosen, CompiledOperations)
+def test_the_compiled_kernels_are_chosen_where_they_fit(
+    kernel_library: Path, model: ModelConfig
+) -> None:
+    chosen = choose_kernels(config(), model, torch.bfloat16, CPU, None)
+    assert isinstance(chosen.operations, CompiledOperations)
     for plain in (
-        choose_operations(config(enforce_eager=True), model, torch.bfloat16, CPU, None),
-        choose_operations(config(), model, torch.float16, CPU, None),
-        choose_operations(config(), model, torch.bfloat16, torch.device("cuda"), None),
+        choose_kernels(config(enforce_eager=True), model, torch.bfloat16, CPU, None),
+        choose_kernels(config(), model, torch.float16, CPU, None),
+        choose_kernels(config(), model, torch.bfloat16, torch.device("cuda"), None),
     ):
-        assert isinstance(plain, TorchOperations)
+        assert isinstance(plain.operations, TorchOperations)
 
 
 def test_a_library_that_cannot_be_loaded_is_done_without(
-    library: Path, model: ModelConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kernel_library: Path, model: ModelConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = tmp_path / "broken.so"
     broken.write_bytes(os.urandom(100))
-    chosen = choose_operations(config(), model, torch.float32, CPU, build.Build(broken, None, None))
-    assert isinstance(chosen, TorchOperations)
+    chosen = choose_kernels(config(), model, torch.float32, CPU, build.Build(broken, None, None))
+    assert isinstance(chosen.operations, TorchOperations)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]

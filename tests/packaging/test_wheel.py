@@ -37,7 +37,8 @@ def test_the_wheel_has_the_model_the_types_and_the_licence(wheel):
     for file in MODEL_FILES:
         assert f"wheelpit/builtin/{file}" in names
     assert "wheelpit/cli/main.py" in names
-    assert "wheelpit/kernels/cpu.cpp" in names
+    for file in ("cpu.cpp", "draws.cpp", "numbers.h"):
+        assert f"wheelpit/kernels/{file}" in names
 
 
 def test_the_wheel_has_nothing_of_the_repository_around_it(wheel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from wheelpit.kernels import compiled
 from wheelpit.request import SamplingParams
+from wheelpit.runner.draws import CompiledDrawer, Drawer, NumpyDrawer
 from wheelpit.runner.noise import GumbelNoise
 from wheelpit.runner.sampler import NOT_FINITE, NOTHING_LEFT, sample
 from wheelpit.runner.sampling_inputs import build_sampling_inputs
+from wheelpit.runner.token_history import TokenHistory
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
 from wheelpit.scheduling.sequence import Sequence
 
 VOCAB = 24
 EOS = 2
+
+
+@pytest.fixture(scope="module", params=["numpy", "compiled"])
+def draw(request: pytest.FixtureRequest) -> Drawer:
+    if request.param == "numpy":
+        return NumpyDrawer()
+    library: Path = request.getfixturevalue("kernel_library")
+    return CompiledDrawer(compiled.DrawTokens(compiled.load(library)))
 
 
 @dataclass
@@ -49,9 +61,10 @@ class Row:
         return ScheduledSequence(sequence, len(tokens) - 1, 1, True)
 
 
-def run(rows: list[Row], logits: Tensor) -> list[SampledToken]:
-    inputs = build_sampling_inputs(ScheduledBatch(tuple(row.scheduled() for row in rows)))
-    return sample(logits.clone(), inputs, GumbelNoise())
+def run(rows: list[Row], logits: Tensor, draw: Drawer) -> list[SampledToken]:
+    batch = ScheduledBatch(tuple(row.scheduled() for row in rows))
+    inputs = build_sampling_inputs(batch, TokenHistory())
+    return sample(logits.clone(), inputs, draw)
 
 
 def choose_naively(row: Row, logits: list[float]) -> int | None:
@@ -140,10 +153,10 @@ def rows(draw: st.DrawFn) -> Row:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(rows(), min_size=1, max_size=5), st.integers(0, 2**32))
-def test_each_row_is_chosen_as_the_rules_say(batch: list[Row], seed: int) -> None:
+def test_each_row_is_chosen_as_the_rules_say(draw: Drawer, batch: list[Row], seed: int) -> None:
     logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (len(batch), VOCAB)))
     logits = logits.float()
-    for row, values, token in zip(batch, logits, run(batch, logits), strict=True):
+    for row, values, token in zip(batch, logits, run(batch, logits, draw), strict=True):
         expected = choose_naively(row, values.tolist())
         if expected is None:
             assert token.error == NOTHING_LEFT
@@ -153,33 +166,33 @@ def test_each_row_is_chosen_as_the_rules_say(batch: list[Row], seed: int) -> Non
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.lists(rows(), min_size=2, max_size=6), st.integers(0, 2**32))
-def test_a_row_does_not_feel_its_neighbours(batch: list[Row], seed: int) -> None:
+def test_a_row_does_not_feel_its_neighbours(draw: Drawer, batch: list[Row], seed: int) -> None:
     logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (len(batch), VOCAB)))
     logits = logits.float()
-    alone = [run([row], logits[i : i + 1])[0] for i, row in enumerate(batch)]
-    assert run(batch, logits) == alone
+    alone = [run([row], logits[i : i + 1], draw)[0] for i, row in enumerate(batch)]
+    assert run(batch, logits, draw) == alone
 
 
-def test_parameters_are_left_as_they_were() -> None:
+def test_parameters_are_left_as_they_were(draw: Drawer) -> None:
     params = SamplingParams(logit_bias={3: 1.0}, allowed_token_ids=[3, 4], stop_token_ids=[5])
     before = repr(params)
-    run([Row(params, [1], [2])], torch.randn(1, VOCAB))
+    run([Row(params, [1], [2])], torch.randn(1, VOCAB), draw)
     assert repr(params) == before
 
 
-def test_equal_logits_go_to_the_lowest_token() -> None:
+def test_equal_logits_go_to_the_lowest_token(draw: Drawer) -> None:
     greedy = SamplingParams(temperature=0.0)
-    assert run([Row(greedy, [1], [])], torch.zeros(1, VOCAB))[0].token_id == 0
+    assert run([Row(greedy, [1], [])], torch.zeros(1, VOCAB), draw)[0].token_id == 0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_row_that_is_not_finite_ends_alone(bad: float) -> None:
+def test_a_row_that_is_not_finite_ends_alone(draw: Drawer, bad: float) -> None:
     greedy, drawn = SamplingParams(temperature=0.0), SamplingParams(seed=3)
     logits = torch.randn(3, VOCAB, generator=torch.Generator().manual_seed(1))
     batch = [Row(greedy, [1], []), Row(drawn, [1], []), Row(drawn, [1], [4], seed=9)]
-    expected = run(batch, logits)
+    expected = run(batch, logits, draw)
     logits[1, 5] = bad
-    answers = run(batch, logits)
+    answers = run(batch, logits, draw)
     assert answers[1] == SampledToken(error=NOT_FINITE)
     assert [answers[0], answers[2]] == [expected[0], expected[2]]
 
@@ -198,7 +211,7 @@ WIDE = [  # spread of the logits, min_p, top_k, top_p
 
 @pytest.mark.parametrize(("spread", "min_p", "top_k", "top_p"), WIDE)
 def test_a_wide_vocabulary_is_filtered_as_exactly_as_a_small_one(
-    spread: float, min_p: float, top_k: int, top_p: float
+    draw: Drawer, spread: float, min_p: float, top_k: int, top_p: float
 ) -> None:
     """A row looks at a part of the vocabulary first; a flat distribution needs more of it."""
     vocab = 2000
@@ -213,19 +226,19 @@ def test_a_wide_vocabulary_is_filtered_as_exactly_as_a_small_one(
     for seed in range(40):
         scores = noise([seed], [1], vocab)[0][ids] + values
         scores[~is_kept] = -math.inf
-        answer = run([Row(params, [1], [], seed)], logits)[0]
+        answer = run([Row(params, [1], [], seed)], logits, draw)[0]
         assert answer.token_id == int(ids[scores.argmax()])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_draws_follow_the_distribution(temperature: float) -> None:
+def test_draws_follow_the_distribution(draw: Drawer, temperature: float) -> None:
     """Chi-square over 4000 positions of one seed; the bound is its 99.9th percentile, 23 df."""
     logits = torch.randn(1, VOCAB, generator=torch.Generator().manual_seed(7))
     params = SamplingParams(temperature=temperature, seed=5)
     probs = (logits[0].double() / temperature).softmax(0)
     num_draws, counts = 4000, torch.zeros(VOCAB, dtype=torch.float64)
     batch = [Row(params, [1] * (1 + i), [], seed=5) for i in range(num_draws)]
-    for answer in run(batch, logits.expand(num_draws, VOCAB)):
+    for answer in run(batch, logits.expand(num_draws, VOCAB), draw):
         assert answer.token_id is not None
         counts[answer.token_id] += 1
     expected = probs * num_draws
@@ -258,7 +271,7 @@ def logprobs_of(answer: SampledToken) -> tuple[list[int], list[float], list[int]
     return answer.logprobs.token_ids, answer.logprobs.logprobs, answer.logprobs.ranks
 
 
-def test_logprobs_are_raw_and_the_chosen_token_comes_first() -> None:
+def test_logprobs_are_raw_and_the_chosen_token_comes_first(draw: Drawer) -> None:
     logits = torch.randn(3, VOCAB, generator=torch.Generator().manual_seed(2))
     reference = logits.double().log_softmax(-1)
     banned = int(logits[0].argmax())
@@ -267,7 +280,7 @@ def test_logprobs_are_raw_and_the_chosen_token_comes_first() -> None:
         Row(SamplingParams(temperature=1.5, seed=4, logprobs=0), [1], []),
         Row(SamplingParams(temperature=0.0, logprobs=-1), [1], []),
     ]
-    answers = run(batch, logits)
+    answers = run(batch, logits, draw)
     for row, (answer, num_top) in enumerate(zip(answers, (3, 0, VOCAB), strict=True)):
         ids, logprobs, ranks = logprobs_of(answer)
         assert len(ids) == len(logprobs) == len(ranks) == num_top + 1
@@ -279,13 +292,14 @@ def test_logprobs_are_raw_and_the_chosen_token_comes_first() -> None:
     assert logprobs_of(answers[0])[2][0] == 2
 
 
-def test_rows_without_logprobs_have_none() -> None:
+def test_rows_without_logprobs_have_none(draw: Drawer) -> None:
     answers = run(
         [
             Row(SamplingParams(temperature=0.0), [1], []),
             Row(SamplingParams(temperature=0.0, logprobs=1), [1], []),
         ],
         torch.randn(2, VOCAB),
+        draw,
     )
     assert answers[0].logprobs is None
     assert answers[1].logprobs is not None

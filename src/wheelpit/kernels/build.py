@@ -1,8 +1,8 @@
-"""Compile cpu.cpp for this machine, once: later starts find the library in the user's cache.
+"""Compile the kernels for this machine, once: later starts find the library in the user's cache.
 
 Used by the engine process before it imports torch, so that the two run side by side: a compiler
 takes a second or two for it. Nothing depends on it: without a compiler, or where it fails, plain
-torch does the same, slower (`runner/operations.py`). Linux only: elsewhere the library and torch
+torch does the same, slower (`runner/kernel_choice.py`). Linux only: elsewhere the library and torch
 might not share their threads.
 """
 
@@ -20,7 +20,9 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("cpu.cpp")
+FOLDER = Path(__file__).parent
+SOURCES = (FOLDER / "cpu.cpp", FOLDER / "draws.cpp")
+HEADERS = (FOLDER / "numbers.h",)
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = (
     "-std=c++17",
@@ -58,7 +60,7 @@ def start_build(folder: Path | None = None) -> Build:
         descriptor, unfinished = tempfile.mkstemp(".so", "unfinished-", folder)
         os.close(descriptor)
         process = subprocess.Popen(
-            [*command, "-o", unfinished, str(SOURCE)],
+            [*command, "-o", unfinished, *map(str, SOURCES)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -124,11 +126,12 @@ def _private_folder() -> Path:
 
 
 def _fingerprint(command: list[str]) -> str:
-    """Name what a library depends on: source, compiler, flags and processor."""
+    """Name what a library depends on: sources, compiler, flags and processor."""
     compiler = os.stat(command[0])
     parts = [*command, compiler.st_size, compiler.st_mtime_ns, _processor()]
-    digest = hashlib.sha256(SOURCE.read_bytes())
-    digest.update("\n".join(map(str, parts)).encode())
+    digest = hashlib.sha256("\n".join(map(str, parts)).encode())
+    for file in SOURCES + HEADERS:
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:20]
 
 

@@ -1,4 +1,4 @@
-"""`Operations` by cpu.cpp, for the CPU: each a single pass, where plain torch makes several calls.
+"""cpu.cpp and draws.cpp from Python: each a single pass, where plain torch makes several calls.
 
 Called through ctypes with addresses: no headers of torch's are needed to compile it, and nothing
 of torch's ABI to load it. Matrix products and the attention of prompts stay torch's.
@@ -10,7 +10,9 @@ import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wheelpit.kernels.attention_inputs import AttentionInputs, DecodeGroup, LayerCache
@@ -23,22 +25,25 @@ MAX_HEAD_DIM = 256
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_int64
 
 
+def load(library: Path) -> ctypes.CDLL:
+    """Load what `build.py` has made. Raises OSError."""
+    loaded = ctypes.CDLL(str(library))
+    loaded.set_num_threads(torch.get_num_threads())
+    return loaded
+
+
 class CompiledOperations:
     """The library's functions for one dtype."""
 
     name = "compiled kernels"
     pads_decodes = False
 
-    def __init__(self, library: Path, dtype: torch.dtype) -> None:
-        """Load the library. dtype: one of DTYPES, the model's. Raises OSError."""
-        loaded = ctypes.CDLL(str(library))
-        loaded.set_num_threads(torch.get_num_threads())
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        """dtype: one of DTYPES, the model's."""
         suffix = DTYPES[dtype]
 
         def function(name: str, *types: type) -> Callable[..., None]:
-            found = loaded[f"{name}_{suffix}"]
-            found.argtypes, found.restype = types, None
-            return found
+            return _function(library, f"{name}_{suffix}", *types)
 
         self._add_norm = function("add_norm", *[_ADDRESS] * 5, *[_COUNT] * 2)
         self._norm_heads = function("norm_heads", *[_ADDRESS] * 3, *[_COUNT] * 4)
@@ -122,3 +127,35 @@ class CompiledOperations:
             cache.block_size,
             group.window or 0,
         )
+
+
+class DrawTokens:
+    """draws.cpp: choose a token per row of logits."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._draw = _function(library, "draw_tokens", *[_ADDRESS] * 8, *[_COUNT] * 2)
+
+    def __call__(
+        self,
+        logits: Tensor,
+        temperatures: NDArray[np.float32],
+        min_ps: NDArray[np.float32],
+        top_ks: NDArray[np.int64],
+        top_ps: NDArray[np.float32],
+        seeds: NDArray[np.uint64],
+        positions: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """logits: [R, V] float32, scaled in place. Arrays: [R]. See runner/sampling_inputs.py."""
+        rows, vocab_size = logits.shape
+        out = np.empty(rows, dtype=np.int64)
+        parameters = (temperatures, min_ps, top_ks, top_ps, seeds, positions, out)
+        self._draw(
+            logits.data_ptr(), *(array.ctypes.data for array in parameters), rows, vocab_size
+        )
+        return out
+
+
+def _function(library: ctypes.CDLL, name: str, *types: type) -> Callable[..., None]:
+    found = library[name]
+    found.argtypes, found.restype = types, None
+    return found

@@ -7,63 +7,18 @@
 // float. All pointers are to contiguous memory unless a stride is given, in elements.
 
 #include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include <omp.h>
 
-namespace {
+#include "numbers.h"
 
-using Index = std::int64_t;
+namespace {
 
 // Below so many elements a second thread costs more than it saves.
 constexpr Index PARALLEL_ELEMENTS = 1 << 15;
 
 constexpr Index MAX_HEAD_DIM = 256;
-
-struct BFloat16 {
-    std::uint16_t bits;
-};
-
-inline float widen(float value) { return value; }
-
-inline float widen(BFloat16 value) {
-    const std::uint32_t bits = std::uint32_t(value.bits) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, sizeof wide);
-    return wide;
-}
-
-inline void narrow(float value, float& to) { to = value; }
-
-// Rounds to the nearest, ties to even; NaN stays NaN.
-inline void narrow(float value, BFloat16& to) {
-    std::uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    to.bits = std::uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
-}
-
-// e^x for x <= 0, to 2 ulp; a polynomial, because loops over std::exp are not vectorised
-// everywhere. Range reduction and coefficients: Cephes' expf (netlib.org/cephes).
-inline float exp_of_negative(float x) {
-    x = x < -87.0f ? -87.0f : x;  // this way round NaN stays NaN
-    const float n = std::floor(x * 1.44269504f + 0.5f);
-    const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const std::int32_t bits = (std::int32_t(n) + 127) << 23;
-    float scale;
-    std::memcpy(&scale, &bits, sizeof scale);
-    return p * scale;
-}
 
 template <class T>
 inline float sum_of_squares(const T* x, Index size) {

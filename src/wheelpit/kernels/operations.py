@@ -11,7 +11,7 @@ from wheelpit.kernels.attention_inputs import AttentionInputs, LayerCache
 
 
 class Operations(Protocol):
-    """One implementation for a kind of machine, chosen at the start (`runner/operations.py`).
+    """One implementation for a kind of machine, chosen at the start (`runner/kernel_choice.py`).
 
     `reference.TorchOperations` is the specification of all.
     """

@@ -7,11 +7,14 @@ most likely tokens first. Whether a row looks further depends on that row alone.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wheelpit.kernels.compiled import DrawTokens
 from wheelpit.runner.noise import GumbelNoise
 from wheelpit.runner.sampling_inputs import RandomDraws
 
@@ -23,23 +26,55 @@ thread, Zen 4).
 """
 
 
-def draw_tokens(logits: Tensor, draws: RandomDraws, noise: GumbelNoise) -> NDArray[np.int64]:
-    """Sample a token per row. logits: [R, V] float32, the rows of `draws`; scaled in place."""
-    logits.div_(torch.from_numpy(draws.temperatures).to(logits.device).unsqueeze(-1))
-    token_ids = np.empty(len(logits), dtype=np.int64)
-    free = np.flatnonzero(~draws.is_filtered)
-    if len(free):
-        token_ids[free] = _draw_from_all(_rows(logits, free), draws.take(free), noise)
-    rows = np.flatnonzero(draws.is_filtered)
-    if len(rows) and logits.shape[-1] > PREFIX:
-        found, is_known = _draw_from_prefix(_rows(logits, rows), draws.take(rows), noise)
-        token_ids[rows[is_known]] = found[is_known]
-        rows = rows[~is_known]
-    if len(rows):
-        chosen, part = draws.take(rows), _rows(logits, rows)
-        kept = torch.where(part >= _floor(part, chosen), part, -torch.inf)
-        token_ids[rows] = _draw_from_all(kept, chosen, noise)
-    return token_ids
+class Drawer(Protocol):
+    """Chooses tokens at random; `NumpyDrawer` is the specification."""
+
+    def __call__(self, logits: Tensor, draws: RandomDraws) -> NDArray[np.int64]:
+        """Sample a token per row. logits: [R, V] float32, the rows of `draws`; scaled in place."""
+        ...
+
+
+class NumpyDrawer:
+    """Draws with torch and numpy, from logits on any device."""
+
+    def __init__(self) -> None:
+        self._noise = GumbelNoise()
+
+    def __call__(self, logits: Tensor, draws: RandomDraws) -> NDArray[np.int64]:
+        noise = self._noise
+        logits.div_(torch.from_numpy(draws.temperatures).to(logits.device).unsqueeze(-1))
+        token_ids = np.empty(len(logits), dtype=np.int64)
+        free = np.flatnonzero(~draws.is_filtered)
+        if len(free):
+            token_ids[free] = _draw_from_all(_rows(logits, free), draws.take(free), noise)
+        rows = np.flatnonzero(draws.is_filtered)
+        if len(rows) and logits.shape[-1] > PREFIX:
+            found, is_known = _draw_from_prefix(_rows(logits, rows), draws.take(rows), noise)
+            token_ids[rows[is_known]] = found[is_known]
+            rows = rows[~is_known]
+        if len(rows):
+            chosen, part = draws.take(rows), _rows(logits, rows)
+            kept = torch.where(part >= _floor(part, chosen), part, -torch.inf)
+            token_ids[rows] = _draw_from_all(kept, chosen, noise)
+        return token_ids
+
+
+class CompiledDrawer:
+    """Draws with the compiled kernels, from logits on the CPU."""
+
+    def __init__(self, draw_tokens: DrawTokens) -> None:
+        self._draw_tokens = draw_tokens
+
+    def __call__(self, logits: Tensor, draws: RandomDraws) -> NDArray[np.int64]:
+        return self._draw_tokens(
+            logits,
+            draws.temperatures,
+            draws.min_ps,
+            draws.top_ks,
+            draws.top_ps,
+            draws.seeds,
+            draws.positions,
+        )
 
 
 def argmax(logits: Tensor) -> NDArray[np.int64]:
@@ -57,7 +92,9 @@ def _rows(logits: Tensor, rows: NDArray[np.int64]) -> Tensor:
 
 
 def _draw_from_all(logits: Tensor, draws: RandomDraws, noise: GumbelNoise) -> NDArray[np.int64]:
-    drawn = noise(draws.seeds, draws.positions, logits.shape[-1]).to(logits.device)
+    drawn = noise(draws.seeds.tolist(), draws.positions.tolist(), logits.shape[-1]).to(
+        logits.device
+    )
     return argmax(drawn.add_(logits))
 
 
@@ -68,7 +105,7 @@ def _draw_from_prefix(
     top = torch.topk(logits, PREFIX, dim=-1)
     values, ids = top.values.cpu().numpy(), top.indices.cpu().numpy()
     is_known = _filter(values, logits, draws)
-    values += noise(draws.seeds, draws.positions, logits.shape[-1], ids).numpy()
+    values += noise(draws.seeds.tolist(), draws.positions.tolist(), logits.shape[-1], ids).numpy()
     return ids[np.arange(len(ids)), values.argmax(axis=-1)], is_known
 
 

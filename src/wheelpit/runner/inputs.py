@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wheelpit.kernels.attention_inputs import AttentionInputs, DecodeGroup, PrefillChunk
 from wheelpit.runner.sampling_inputs import SamplingInputs, build_sampling_inputs
+from wheelpit.runner.token_history import TokenHistory
 from wheelpit.scheduling.batch import ScheduledBatch, ScheduledSequence
 
 Ids = NDArray[np.int64]
@@ -72,7 +73,9 @@ class ModelInputs:
     prompt_scores: tuple[PromptScores, ...]
 
 
-def build_inputs(batch: ScheduledBatch, layout: InputLayout) -> tuple[ModelInputs, SamplingInputs]:
+def build_inputs(
+    batch: ScheduledBatch, layout: InputLayout, history: TokenHistory
+) -> tuple[ModelInputs, SamplingInputs]:
     """Lay out the batch's tokens, their slots and what each may attend to."""
     order = sorted(range(len(batch.sequences)), key=lambda i: _order(batch.sequences[i]))
     ordered = [batch.sequences[index] for index in order]
@@ -103,7 +106,7 @@ def build_inputs(batch: ScheduledBatch, layout: InputLayout) -> tuple[ModelInput
         fresh_block_ids=_to_device(np.array(fresh), layout) if fresh else None,
         prompt_scores=_prompt_scores(batch, first_rows),
     )
-    return inputs, build_sampling_inputs(batch)
+    return inputs, build_sampling_inputs(batch, history)
 
 
 class _Rows:

@@ -24,11 +24,11 @@ from wheelpit.models.weights import load_dummy_weights, load_weights
 from wheelpit.request import SamplingParams
 from wheelpit.runner.dtype import resolve_device, resolve_dtype
 from wheelpit.runner.inputs import InputLayout, ModelInputs, PromptScores, build_inputs
+from wheelpit.runner.kernel_choice import choose_kernels
 from wheelpit.runner.kv_cache import allocate_cache, choose_num_blocks
 from wheelpit.runner.logprobs import score_tokens
-from wheelpit.runner.noise import GumbelNoise
-from wheelpit.runner.operations import choose_operations
 from wheelpit.runner.sampler import sample
+from wheelpit.runner.token_history import TokenHistory
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
 from wheelpit.scheduling.logprobs import TokenLogprobs
 from wheelpit.scheduling.sequence import Sequence
@@ -70,8 +70,8 @@ class ModelRunner:
         self.device = device.type
         self.vocab_size = model_config.vocab_size
         self.block_size = config.cache.block_size
-        operations = choose_operations(config, model_config, dtype, device, build)
-        placement = Placement(dtype, device, operations)
+        kernels = choose_kernels(config, model_config, dtype, device, build)
+        placement = Placement(dtype, device, kernels.operations)
         self._model = _load_model(config, model_config, placement)
         on_phase("load", time.perf_counter() - started)
         started = time.perf_counter()
@@ -82,9 +82,10 @@ class ModelRunner:
             sliding_window=model_config.sliding_window,
             dtype=dtype,
             device=device,
-            pads_decodes=operations.pads_decodes,
+            pads_decodes=kernels.operations.pads_decodes,
         )
-        self._noise = GumbelNoise()
+        self._draw = kernels.draw
+        self._history = TokenHistory()
         self.forward_s = 0.0
         self._warm_up(config)
         on_phase("warm up", time.perf_counter() - started)
@@ -93,7 +94,7 @@ class ModelRunner:
             model_config.architecture,
             self.device,
             self.dtype,
-            operations.name,
+            kernels.operations.name,
             torch.get_num_threads(),
             self.num_blocks,
             self.block_size,
@@ -117,10 +118,10 @@ class ModelRunner:
         raise MemoryError(reason)
 
     def _run(self, batch: ScheduledBatch) -> list[SampledToken]:
-        inputs, sampling = build_inputs(batch, self._layout)
+        inputs, sampling = build_inputs(batch, self._layout, self._history)
         hidden, logits = self.execute(inputs)
         answers = [SampledToken()] * len(batch.sequences)
-        tokens = sample(logits, sampling, self._noise) if sampling.num_rows else []
+        tokens = sample(logits, sampling, self._draw) if sampling.num_rows else []
         for index, token in zip(sampling.indices, tokens, strict=True):
             answers[index] = token
         for scores in inputs.prompt_scores:

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wheelpit.runner.draws import argmax, draw_tokens
+from wheelpit.runner.draws import Drawer, argmax
 from wheelpit.runner.logprobs import score_tokens
-from wheelpit.runner.noise import GumbelNoise
 from wheelpit.runner.sampling_inputs import LogitEdits, Penalties, RandomDraws, SamplingInputs
 from wheelpit.scheduling.batch import SampledToken
 
@@ -24,7 +23,7 @@ NOTHING_LEFT = (
 )
 
 
-def sample(logits: Tensor, inputs: SamplingInputs, noise: GumbelNoise) -> list[SampledToken]:
+def sample(logits: Tensor, inputs: SamplingInputs, draw: Drawer) -> list[SampledToken]:
     """Return a token, or an error, per row.
 
     logits: [B, V] float32; edited in place. A row that is not finite spoils only itself.
@@ -38,7 +37,7 @@ def sample(logits: Tensor, inputs: SamplingInputs, noise: GumbelNoise) -> list[S
         _apply_edits(logits, inputs.edits)
         for row in (logits.amax(dim=-1) == -torch.inf).nonzero().flatten().tolist():
             errors.setdefault(row, NOTHING_LEFT)
-    token_ids = _choose(logits, inputs.draws, noise)
+    token_ids = _choose(logits, inputs.draws, draw)
     tokens = [SampledToken(token_id=token_id) for token_id in token_ids]
     if raw is not None:
         chosen = [token_ids[row] for row, _ in inputs.logprobs]
@@ -58,14 +57,14 @@ def _find_not_finite(logits: Tensor) -> dict[int, str]:
     return dict.fromkeys((~is_finite).nonzero().flatten().tolist(), NOT_FINITE)
 
 
-def _choose(logits: Tensor, draws: RandomDraws | None, noise: GumbelNoise) -> list[int]:
+def _choose(logits: Tensor, draws: RandomDraws | None, draw: Drawer) -> list[int]:
     if draws is not None and len(draws.rows) == len(logits):
-        token_ids = draw_tokens(logits, draws, noise)
+        token_ids = draw(logits, draws)
     else:
         token_ids = argmax(logits)
         if draws is not None:
             rows = torch.from_numpy(draws.rows).to(logits.device)
-            token_ids[draws.rows] = draw_tokens(logits[rows], draws, noise)
+            token_ids[draws.rows] = draw(logits[rows], draws)
     found: list[int] = token_ids.tolist()
     return found
 

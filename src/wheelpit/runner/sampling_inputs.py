@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wheelpit.runner.token_history import TokenHistory
 from wheelpit.scheduling.batch import ScheduledBatch
 from wheelpit.scheduling.sequence import Sequence
 
@@ -56,13 +57,14 @@ class LogitEdits:
 class RandomDraws:
     """Parameters of the rows that draw at random.
 
-    positions: the index in its sequence of the token to draw; with the seed, it fixes the noise.
+    seeds: 64 bits, as they are. positions: the index in its sequence of the token to draw; with
+    the seed, it fixes the noise.
     min_ps, top_ks, top_ps: 0, 0 and 1 keep all.
     """
 
     rows: Ids
-    seeds: tuple[int, ...]
-    positions: tuple[int, ...]
+    seeds: NDArray[np.uint64]
+    positions: Ids
     temperatures: Values
     min_ps: Values
     top_ks: Ids
@@ -79,8 +81,8 @@ class RandomDraws:
             return self
         return RandomDraws(
             rows=self.rows[indices],
-            seeds=tuple(self.seeds[index] for index in indices),
-            positions=tuple(self.positions[index] for index in indices),
+            seeds=self.seeds[indices],
+            positions=self.positions[indices],
             temperatures=self.temperatures[indices],
             min_ps=self.min_ps[indices],
             top_ks=self.top_ks[indices],
@@ -105,7 +107,7 @@ class SamplingInputs:
         return len(self.indices)
 
 
-def build_sampling_inputs(batch: ScheduledBatch) -> SamplingInputs:
+def build_sampling_inputs(batch: ScheduledBatch, history: TokenHistory) -> SamplingInputs:
     """Collect the parameters of the sequences that sample in this step."""
     indices = tuple(i for i, scheduled in enumerate(batch.sequences) if scheduled.samples)
     sequences = [batch.sequences[i].sequence for i in indices]
@@ -113,7 +115,7 @@ def build_sampling_inputs(batch: ScheduledBatch) -> SamplingInputs:
     drawn = [row for row, sequence in enumerate(sequences) if not sequence.params.is_greedy]
     return SamplingInputs(
         indices=indices,
-        edits=_logit_edits(sequences, edited) if edited else None,
+        edits=_logit_edits(sequences, edited, history) if edited else None,
         draws=_random_draws(sequences, drawn) if drawn else None,
         logprobs=tuple(
             (row, sequence.params.logprobs)
@@ -134,7 +136,7 @@ def _is_edited(sequence: Sequence) -> bool:
     )
 
 
-def _logit_edits(sequences: list[Sequence], rows: list[int]) -> LogitEdits:
+def _logit_edits(sequences: list[Sequence], rows: list[int], history: TokenHistory) -> LogitEdits:
     allowed = [(row, token) for row in rows for token in set(_allowed(sequences[row]))]
     banned = [(row, token) for row in rows for token in _banned(sequences[row])]
     biased = [
@@ -151,7 +153,7 @@ def _logit_edits(sequences: list[Sequence], rows: list[int]) -> LogitEdits:
         biased_rows=_ids(row for row, _, _ in biased),
         biased_token_ids=_ids(token for _, token, _ in biased),
         biases=_values(bias for _, _, bias in biased),
-        penalties=_penalties(sequences, penalised) if penalised else None,
+        penalties=_penalties(sequences, penalised, history) if penalised else None,
     )
 
 
@@ -175,20 +177,14 @@ def _banned(sequence: Sequence) -> set[int]:
     return banned
 
 
-def _penalties(sequences: list[Sequence], rows: list[int]) -> Penalties:
-    token_ids, num_outputs, counts = [], [], []
-    for row in rows:
-        sequence = sequences[row]
-        ids, firsts = np.unique(np.array(sequence.token_ids), return_inverse=True)
-        outputs = np.bincount(firsts[sequence.num_prompt_tokens :], minlength=len(ids))
-        token_ids.append(ids)
-        num_outputs.append(outputs)
-        counts.append(len(ids))
+def _penalties(sequences: list[Sequence], rows: list[int], history: TokenHistory) -> Penalties:
+    had = [history.of(sequences[row]) for row in rows]
+    counts = [len(each.token_ids) for each in had]
     params = [sequences[row].params for row in rows]
     return Penalties(
         rows=np.repeat(_ids(rows), counts),
-        token_ids=np.concatenate(token_ids),
-        num_outputs=np.concatenate(num_outputs).astype(np.float32),
+        token_ids=np.concatenate([each.token_ids for each in had]),
+        num_outputs=np.concatenate([each.num_outputs for each in had]),
         repetition=np.repeat(_values(p.repetition_penalty for p in params), counts),
         frequency=np.repeat(_values(p.frequency_penalty for p in params), counts),
         presence=np.repeat(_values(p.presence_penalty for p in params), counts),
@@ -200,8 +196,8 @@ def _random_draws(sequences: list[Sequence], rows: list[int]) -> RandomDraws:
     params = [sequence.params for sequence in drawn]
     return RandomDraws(
         rows=_ids(rows),
-        seeds=tuple(sequence.seed for sequence in drawn),
-        positions=tuple(sequence.num_tokens for sequence in drawn),
+        seeds=np.fromiter((sequence.seed % 2**64 for sequence in drawn), dtype=np.uint64),
+        positions=_ids(sequence.num_tokens for sequence in drawn),
         temperatures=_values(p.temperature for p in params),
         min_ps=_values(p.min_p for p in params),
         top_ks=_ids(p.top_k for p in params),

@@ -28,7 +28,7 @@ class SequenceStatus(enum.Enum):
     FINISHED = enum.auto()
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, slots=True, weakref_slot=True, kw_only=True)
 class Sequence:
     """A request as the scheduler tracks it; its identity is the object.
 

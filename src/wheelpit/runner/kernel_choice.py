@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import torch
 
@@ -12,33 +13,46 @@ from wheelpit.kernels.build import Build, start_build
 from wheelpit.kernels.operations import Operations
 from wheelpit.kernels.reference import TorchOperations
 from wheelpit.models.config import ModelConfig
+from wheelpit.runner.draws import CompiledDrawer, Drawer, NumpyDrawer
 
 log = logging.getLogger(__name__)
 
 
-def choose_operations(
+@dataclass(frozen=True, slots=True)
+class KernelChoice:
+    """What a model computes with."""
+
+    operations: Operations
+    draw: Drawer
+
+
+def choose_kernels(
     config: EngineConfig,
     model: ModelConfig,
     dtype: torch.dtype,
     device: torch.device,
     build: Build | None,
-) -> Operations:
+) -> KernelChoice:
     """Return the compiled kernels where they fit and can be had, else plain torch's, and say why.
 
     build: the compilation, if it was started already.
     """
+    plain = KernelChoice(TorchOperations(), NumpyDrawer())
     if config.model.enforce_eager or not _fits(model, dtype, device):
-        return TorchOperations()
+        return plain
     build = start_build() if build is None else build
-    library = build.wait()
-    if library is None:
+    path = build.wait()
+    if path is None:
         log.info("without compiled kernels, so slower: %s", build.reason)
-        return TorchOperations()
+        return plain
     try:
-        return compiled.CompiledOperations(library, dtype)
+        library = compiled.load(path)
     except OSError as error:
         log.warning("without compiled kernels, so slower: %s", error)
-        return TorchOperations()
+        return plain
+    return KernelChoice(
+        compiled.CompiledOperations(library, dtype), CompiledDrawer(compiled.DrawTokens(library))
+    )
 
 
 def _fits(model: ModelConfig, dtype: torch.dtype, device: torch.device) -> bool:

@@ -1,0 +1,73 @@
+// Number types and elementary functions for cpu.cpp and draws.cpp.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+using Index = std::int64_t;
+
+template <class To, class From>
+inline To bits_of(From from) {
+    static_assert(sizeof(To) == sizeof(From), "the same bits");
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+struct BFloat16 {
+    std::uint16_t bits;
+};
+
+inline float widen(float value) { return value; }
+
+inline float widen(BFloat16 value) { return bits_of<float>(std::uint32_t(value.bits) << 16); }
+
+inline void narrow(float value, float& to) { to = value; }
+
+// Rounds to the nearest, ties to even; NaN stays NaN.
+inline void narrow(float value, BFloat16& to) {
+    const std::uint32_t bits = bits_of<std::uint32_t>(value);
+    const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    to.bits = std::uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+}
+
+// Polynomials of our own, because loops over std::exp and std::log are not vectorised everywhere.
+// Range reduction and coefficients: Cephes' expf and logf (netlib.org/cephes).
+
+// e^x for x <= 0, to 2 ulp; 0 only for less than -87. NaN stays NaN.
+inline float exp_of_negative(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    const float n = std::floor(x * 1.44269504f + 0.5f);
+    const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * bits_of<float>((std::int32_t(n) + 127) << 23);
+}
+
+// The natural logarithm of a normal number > 0, to 2 ulp.
+inline float log_of_positive(float x) {
+    const std::uint32_t bits = bits_of<std::uint32_t>(x);
+    std::int32_t exponent = std::int32_t(bits >> 23) - 126;
+    float m = bits_of<float>((bits & 0x007fffffu) | 0x3f000000u);  // in [0.5, 1)
+    const bool is_small = m < 0.707106781f;
+    exponent -= is_small;
+    m = (is_small ? m + m : m) - 1.0f;
+    const float square = m * m;
+    float p = 7.0376836292e-2f;
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    const float e = float(exponent);
+    return m + (p * m * square - 2.12194440e-4f * e - 0.5f * square) + 0.693359375f * e;
+}
