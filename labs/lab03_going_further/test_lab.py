@@ -463,7 +463,7 @@ class TestTodoDHttp:
             await play(Site(lab, record, barrier, **scripts))
 
         with recorded_engines() as record:
-            lab.run(grade(), limit_s=3.0, hang=hang)
+            lab.run(grade(), hang=hang)
 
 
 class TestTodoEMonitor:
