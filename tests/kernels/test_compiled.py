@@ -35,8 +35,10 @@ def compiled(kernel_library: Path, dtype: torch.dtype) -> CompiledOperations:
     return CompiledOperations(load(kernel_library), dtype)
 
 
-@pytest.mark.parametrize("head_dim", [8, 20, 64, 128, 256])
-@pytest.mark.parametrize(("num_heads", "num_kv_heads"), HEADS)
+@pytest.mark.parametrize(
+    ("num_heads", "num_kv_heads", "head_dim"),
+    [*((*heads, 64) for heads in HEADS), *((6, 3, size) for size in (8, 20, 128, 256))],
+)
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 def test_attention_is_attention(
     compiled: CompiledOperations,

@@ -9,6 +9,9 @@
 
 namespace {
 
+// Fewer are drawn from sooner than a second thread has begun.
+constexpr Index PARALLEL_LOGITS = 1 << 18;
+
 // The noise of one row: Philox4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1,
 // 2, 3") with key (seed, 0) and counter (1 + n, position, 0, 0) for its n-th block of four words,
 // as numpy numbers them.
@@ -127,7 +130,7 @@ Index count_kept(const Row& row, const std::vector<Token>& tokens, float floor, 
         if (i > 0 && before >= row.top_p * mass) return i;
         before += exp_of_negative(tokens[i].value - top);
     }
-    return is_complete ? kept : -1;
+    return is_complete || before >= row.top_p * mass ? kept : -1;
 }
 
 Index draw_filtered(const Row& row) {
@@ -139,7 +142,7 @@ Index draw_filtered(const Row& row) {
     // Mostly the few likeliest tokens say it all: look at more only when they do not.
     std::vector<Token> tokens;
     Index kept = -1;
-    for (const float depth : {6.0f, 16.0f, std::numeric_limits<float>::infinity()}) {
+    for (const float depth : {5.0f, 10.0f, std::numeric_limits<float>::infinity()}) {
         const float lowest = std::max(floor, top - depth);
         const bool is_all = lowest == floor;
         tokens.clear();
@@ -169,7 +172,7 @@ Index draw_filtered(const Row& row) {
 extern "C" void draw_tokens(float* logits, const float* temperatures, const float* min_ps,
                             const Index* top_ks, const float* top_ps, const std::uint64_t* seeds,
                             const Index* positions, Index* out, Index rows, Index V) {
-#pragma omp parallel for schedule(dynamic) if (rows > 2)
+#pragma omp parallel for schedule(dynamic) if (rows * V > PARALLEL_LOGITS)
     for (Index r = 0; r < rows; r++) {
         float* values = logits + r * V;
 #pragma omp simd

@@ -35,8 +35,9 @@ def sample(logits: Tensor, inputs: SamplingInputs, draw: Drawer) -> list[Sampled
         raw = logits[rows].log_softmax(dim=-1)
     if inputs.edits is not None:
         _apply_edits(logits, inputs.edits)
-        for row in (logits.amax(dim=-1) == -torch.inf).nonzero().flatten().tolist():
-            errors.setdefault(row, NOTHING_LEFT)
+        if inputs.edits.excludes_tokens:
+            for row in (logits.amax(dim=-1) == -torch.inf).nonzero().flatten().tolist():
+                errors.setdefault(row, NOTHING_LEFT)
     token_ids = _choose(logits, inputs.draws, draw)
     tokens = [SampledToken(token_id=token_id) for token_id in token_ids]
     if raw is not None:

@@ -52,6 +52,11 @@ class LogitEdits:
     biases: Values
     penalties: Penalties | None
 
+    @property
+    def excludes_tokens(self) -> bool:
+        """May a row be left without any token?"""
+        return bool(len(self.allowed_rows) or len(self.banned_rows))
+
 
 @dataclass(frozen=True, slots=True)
 class RandomDraws:
