@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import stat
@@ -141,7 +142,19 @@ def test_what_is_not_finite_stays_so_and_stays_where_it_is(
 # --- how the library comes about
 
 
-def test_a_library_is_compiled_once_and_then_found(kernel_library: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def small_source(kernel_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Something to compile that takes no time; kernel_library: there is a compiler."""
+    source = tmp_path / "small.cpp"
+    source.write_text('extern "C" int answer() { return 42; }\n')
+    monkeypatch.setattr(build, "SOURCES", (source,))
+    return source
+
+
+def test_a_library_is_compiled_once_and_then_found(
+    small_source: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("libraries")
     first = start_build(tmp_path)
     path = first.wait()
     assert path is not None
@@ -150,7 +163,11 @@ def test_a_library_is_compiled_once_and_then_found(kernel_library: Path, tmp_pat
     written_ns = path.stat().st_mtime_ns
     assert start_build(tmp_path).wait() == path
     assert path.stat().st_mtime_ns == written_ns
-    CompiledOperations(load(path), torch.float32)
+    assert ctypes.CDLL(str(path)).answer() == 42
+    small_source.write_text('extern "C" int answer() { return 43; }\n')
+    other = start_build(tmp_path).wait()
+    assert other is not None
+    assert ctypes.CDLL(str(other)).answer() == 43
 
 
 def test_without_a_compiler_there_is_a_reason(
@@ -163,11 +180,9 @@ def test_without_a_compiler_there_is_a_reason(
 
 
 def test_a_compiler_that_fails_leaves_its_error_and_no_file(
-    kernel_library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    small_source: Path, tmp_path: Path
 ) -> None:
-    source = tmp_path / "cpu.cpp"
-    source.write_text("this is no C++\n")
-    monkeypatch.setattr(build, "SOURCES", (source,))
+    small_source.write_text("this is no C++\n")
     folder = tmp_path / "libraries"
     folder.mkdir()
     failed = start_build(folder)
@@ -178,7 +193,7 @@ def test_a_compiler_that_fails_leaves_its_error_and_no_file(
 
 
 def test_a_folder_that_others_can_write_to_is_not_trusted(
-    kernel_library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    small_source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "wheelpit"
