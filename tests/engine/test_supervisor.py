@@ -23,6 +23,7 @@ from wheelpit.engine.request_book import OVERDUE_S, RequestBook
 from wheelpit.engine.request_state import RequestState
 from wheelpit.engine.restart_settings import RestartSettings
 from wheelpit.engine.supervisor import EngineState, Supervisor
+from wheelpit.errors import EngineDeadError
 from wheelpit.request import SamplingParams
 from wheelpit.scheduling.deadlines import Deadlines
 
@@ -359,3 +360,22 @@ def test_no_deadline_is_lost_to_rounding(timeout_s):
     state = front.submit("a", total_s=1023.7 + timeout_s)
     front.timers.advance(timeout_s + OVERDUE_S + 0.01)
     assert ending(state) == ["abort"]
+
+
+def test_one_timer_watches_over_however_many_engines():
+    """The timer that watched an engine load was not cancelled when that was ready: each restart
+    left one more that rang for ever, even after the end.
+    """
+    front = Front()
+    for _ in range(5):
+        front.crash()
+        front.submit("a")
+        front.engine.begin("a0")
+        front.engine.give("a0", finish_reason="stop")
+        front.timers.advance(1.0)
+        front.supervisor.restart("a test")
+        front.start_next()
+        assert len(front.timers) == 1
+    front.supervisor.close(EngineDeadError("the test is over"))
+    front.timers.advance(60.0)
+    assert len(front.timers) == 0

@@ -12,7 +12,7 @@ from tests.simulation.ledger import Ledger
 from tests.simulation.model import EOS_TOKEN_IDS, LETTERS
 from tests.simulation.plan import Order, Plan
 from tests.simulation.simulated_engine import SimulatedEngine
-from tests.simulation.world import World
+from tests.simulation.world import Event, World
 from wheelpit.engine.admission import Admission
 from wheelpit.engine.async_engine import AsyncLLMEngine
 from wheelpit.engine.intake import Intake
@@ -73,9 +73,16 @@ class SimulatedLink:
         self._death: EngineDeadError | None = None
         self._num_calls = 0
         self._num_engines = 0
+        self._timers: set[Event] = set()
         self.supervisor = Supervisor(
-            book, self._launch, world.clock, world.set_timer, plan.restarts, self._on_dead
+            book, self._launch, world.clock, self._set_timer, plan.restarts, self._on_dead
         )
+
+    @property
+    def num_timers(self) -> int:
+        """The supervisor's that are set."""
+        self._timers = {timer for timer in self._timers if not timer.is_cancelled}
+        return len(self._timers)
 
     @property
     def is_dead(self) -> bool:
@@ -139,6 +146,15 @@ class SimulatedLink:
 
     def adopt_first(self) -> None:
         self.supervisor.adopt(self._launch(), 1.0)
+
+    def _set_timer(self, delay_s: float, callback: Callable[[], None]) -> Event:
+        def ring() -> None:
+            self._timers.discard(timer)
+            callback()
+
+        timer = self._world.set_timer(delay_s, ring)
+        self._timers.add(timer)
+        return timer
 
     def _launch(self) -> SimulatedEngine:
         number, self._num_engines = self._num_engines, self._num_engines + 1

@@ -99,6 +99,8 @@ class Simulation:
             if client.violation is not None:
                 raise client.violation
         self.front_end.ledger.check()
+        link = self.front_end.link
+        demand(link.num_timers <= (not link.is_dead), f"{link.num_timers} timers watch the engine")
         if self.world.num_events % 8 == 0:
             self._ask()
 

@@ -396,6 +396,7 @@ class Supervisor:
 
     def _watch(self) -> None:
         """Look again after a while whether the engine gets on."""
+        self._cancel_timer()
         self._watch_due_s = self._clock() + self._watch_interval_s
         self._timer = self._set_timer(self._watch_interval_s, self._look)
 
