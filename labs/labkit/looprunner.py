@@ -27,8 +27,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.stacks import Owners, Place, place_of_any_task, place_of_task, place_of_thread
-from labkit.timing import monotonic, scaled
+from labkit.cores import Looks, is_computing
+from labkit.stacks import (
+    Owners,
+    Place,
+    is_loading,
+    place_of_any_task,
+    place_of_task,
+    place_of_thread,
+)
+from labkit.timing import monotonic, scaled, thread_time
 
 BEAT_S = 0.01
 BLOCK_S = 0.1
@@ -41,9 +49,6 @@ SLEEP_S = 0.001
 LIMIT_S = 1.5
 SETTLE_S = 0.3
 """How long tasks may take to end by themselves after the coroutine returned."""
-
-LOOK_S = 0.05
-"""How long a thread is looked at to see whether it computes or waits."""
 
 GIVE_UP_S = 0.5
 """How long a cancelled coroutine may take to end before its loop is left behind."""
@@ -63,7 +68,7 @@ class Hung(Trouble):
 
 
 class Blocked(Trouble):
-    """It kept the loop from running anything else. Values: ms, is_endless, call."""
+    """It kept the loop from running anything else. Values: ms, is_endless, is_loading, call."""
 
 
 class NeverAwaited(Trouble):
@@ -100,7 +105,9 @@ class LoopRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._beat_at = monotonic()
+        self._used_at_beat_s = 0.0
         self._num_beats = 0
+        self._looks = Looks()
         self._job: _Job | None = None
         self._has_failed = False
         self.abandoned: list[threading.Thread] = []
@@ -131,7 +138,7 @@ class LoopRunner:
         self._job = None
         self.forgotten = self._find_forgotten(caught)
         self._has_failed = error is not None
-        if job.blocked is not None and (error is None or job.blocked.values["is_endless"]):
+        if job.blocked is not None and _counts(job.blocked, error):
             raise job.blocked
         if error is not None:
             raise error
@@ -177,7 +184,11 @@ class LoopRunner:
             looks = looks + 1 if place is not None else 0
             if place is not None and looks >= NUM_LOOKS:
                 job.blocked = Blocked(
-                    place, ms=round(1000 * silent_s), is_endless=False, call=place.source
+                    place,
+                    ms=round(1000 * silent_s),
+                    is_endless=False,
+                    is_loading=self._is_loading(),
+                    call=place.source,
                 )
             # A busy machine beats more slowly, and is given more time for it.
             num_beats = self._num_beats - beats_before
@@ -195,7 +206,15 @@ class LoopRunner:
         """Return the learner's line that keeps the loop from beating, if one does."""
         if silent_s < scaled(BLOCK_S) or self._thread is None:
             return None
+        much_s = scaled(BLOCK_S) / 2
+        if not self._looks.is_at_fault(self._thread, self._used_at_beat_s, much_s):
+            return None
         return place_of_thread(self._thread.ident, self._owners)
+
+    def _is_loading(self) -> bool:
+        frames = sys._current_frames()
+        ident = self._thread.ident if self._thread is not None else None
+        return ident is not None and is_loading(frames.get(ident), self._owners)
 
     def _end(self, job: _Job) -> None:
         """Cancel a coroutine that takes too long, after reading where it stands."""
@@ -212,7 +231,11 @@ class LoopRunner:
     def _abandon(self, job: _Job) -> None:
         place = job.blocked.place if job.blocked is not None else None
         job.blocked = Blocked(
-            place, ms=0, is_endless=True, call=place.source if place is not None else ""
+            place,
+            ms=0,
+            is_endless=True,
+            is_loading=False,
+            call=place.source if place is not None else "",
         )
         self._leave_behind()
 
@@ -221,7 +244,7 @@ class LoopRunner:
         thread, self._loop, self._thread = self._thread, None, None
         assert thread is not None
         self.abandoned.append(thread)
-        if _is_busy(thread):
+        if is_computing(thread):
             # An endless loop in Python would slow everything else down. Never do this to a thread
             # that waits in C code: Python 3.11 then stops making progress in the others.
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -240,7 +263,11 @@ class LoopRunner:
         if job is not None and is_here and self._owners.is_learners(file) and seconds >= SLEEP_S:
             place = Place(file, caller.f_lineno)
             job.blocked = job.blocked or Blocked(
-                place, ms=round(1000 * seconds), is_endless=False, call=place.source
+                place,
+                ms=round(1000 * seconds),
+                is_endless=False,
+                is_loading=is_loading(caller, self._owners),
+                call=place.source,
             )
         self._real_sleep(seconds)
 
@@ -294,6 +321,7 @@ class LoopRunner:
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is self._loop:
             self._beat_at = monotonic()
+            self._used_at_beat_s = thread_time()
             self._num_beats += 1
             loop.call_later(BEAT_S, self._beat, loop)
 
@@ -334,14 +362,13 @@ class LoopRunner:
             self.returned_at[frame.f_code.co_name] = frame.f_lineno
 
 
-def _is_busy(thread: threading.Thread) -> bool:
-    """Tell whether a thread computes; False where the system cannot say."""
-    if thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
-        return False
-    clock = time.pthread_getcpuclockid(thread.ident)
-    before = time.clock_gettime(clock)
-    threading.Event().wait(LOOK_S)
-    return time.clock_gettime(clock) - before > 0.1 * LOOK_S
+def _counts(blocked: Blocked, error: BaseException | None) -> bool:
+    """Tell whether a blocked loop is a mistake: unless it went on, after the file was loaded.
+
+    What the coroutine raised says more, if it came back.
+    """
+    went_on = not blocked.values["is_endless"]
+    return not (went_on and (error is not None or blocked.values["is_loading"]))
 
 
 def _others(me: asyncio.Task[Any] | None) -> list[asyncio.Task[Any]]:

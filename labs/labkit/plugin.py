@@ -25,6 +25,12 @@ LEAVE_S = 0.5
 """How long threads may take to end before the process leaves without them."""
 
 
+DROPPED = "coroutine .* was never awaited"
+"""What Python tells, some time later, of coroutines that a failure held. The failure's block has
+said it, and a forgotten await is found while the test runs.
+"""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the grader; several labs in one run share it.
 
@@ -36,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         importlib.import_module("labkit.backend")
     except ImportError as error:
         raise pytest.UsageError(str(error)) from None
+    config.addinivalue_line("filterwarnings", f"ignore:{DROPPED}:RuntimeWarning")
     config.pluginmanager.register(Grader(), "labkit")
 
 
@@ -100,11 +107,10 @@ class Grader:
     def pytest_unconfigure(self) -> Generator[None, None, None]:
         """Leave without the threads that learners' code keeps from ending, and without a word more.
 
-        Python waits at its exit for every thread of an executor, and some would never end. And it
-        tells of every coroutine that a failure still held; whoever dropped it has been told.
+        Python waits at its exit for every thread of an executor, and some would never end.
         """
         if self._labs:
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            warnings.filterwarnings("ignore", DROPPED, RuntimeWarning)
         yield
         deadline = time.monotonic() + LEAVE_S
         while self._labs and self._new_threads() and time.monotonic() < deadline:

@@ -77,6 +77,15 @@ def place_of_thread(thread_id: int | None, owners: Owners) -> Place | None:
     return None
 
 
+def is_loading(frame: FrameType | None, owners: Owners) -> bool:
+    """Tell whether the learner's file is being loaded: that takes its time, but once."""
+    while frame is not None:
+        if owners.is_learners(frame.f_code.co_filename) and frame.f_code.co_name == "<module>":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def place_of_error(error: BaseException, owners: Owners) -> Place | None:
     """Return the learner's line nearest to where an exception was raised."""
     place = None

@@ -138,6 +138,11 @@ def test_a_file_that_cannot_be_loaded_is_said_once(judge):
         assert list(verdict["states"].values()) == ["FIX"] + ["waits"] * 5
 
 
+def test_a_file_that_is_slow_to_load_is_nobodys_fault(judge):
+    slow = SOLUTION.replace("def preview", "time.sleep(0.4)\n\n\ndef preview")
+    assert judge({"slow": slow})["slow"]["codes"] == {}
+
+
 HALF_DONE = """
 def generate_request_id(prefix="req"):
     print(prefix)

@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from labkit import cores
 from labkit.feedback import TEXTS, Failure, block, load_everything, load_texts, timeline
 from labkit.lab import Lab
+from labkit.lab03_checks import undisturbed
 from labkit.learner import Learner
 from labkit.looprunner import Blocked, Hung, LoopRunner, NeverAwaited, StrayTask, Unretrieved
 from labkit.probe import Probe
@@ -281,6 +283,62 @@ def test_blocking_calls_of_ours_are_nobodys_fault():
 
     assert runner.run(main()) == "started"
     runner.close()
+
+
+STANDS = {
+    # name: ((processor time used, is it runnable?) at each look, at fault?)
+    "computes": ([(0.01, True), (0.06, True)], True),
+    "waits in a call": ([(0.01, False), (0.01, False)], True),
+    "waits for a core": ([(0.01, True), (0.01, True)], False),
+    "gets a core now and then": ([(0.01, False), (0.012, False)], False),
+    "on a system that cannot tell": ([(None, None), (None, None)], True),
+}
+
+
+@pytest.mark.parametrize("name", STANDS)
+def test_who_only_waits_for_a_core_is_not_at_fault(monkeypatch, name):
+    seen, is_at_fault = STANDS[name]
+    looks = cores.Looks()
+    for used_s, is_runnable in seen:
+        monkeypatch.setattr(cores, "_used_s", lambda thread, used_s=used_s: used_s)
+        monkeypatch.setattr(cores, "_is_runnable", lambda thread, so=is_runnable: so)
+        last = looks.is_at_fault(threading.current_thread(), 0.0, much_s=0.05)
+    assert last == is_at_fault
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_threads_that_compute_are_told_from_those_that_wait(computes):
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux can tell")
+    is_over = threading.Event()
+
+    def work() -> None:
+        while computes and not is_over.is_set():
+            pass
+        is_over.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert cores.is_computing(thread) == computes
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@on_a_loop
+async def test_an_attempt_on_a_machine_that_paused_is_made_again():
+    attempts = []
+
+    async def attempt() -> None:
+        attempts.append(len(attempts))
+        await asyncio.sleep(0.01)
+        if len(attempts) < 3:
+            time.sleep(0.05)  # noqa: ASYNC251
+        await asyncio.sleep(0.01)
+
+    await undisturbed(attempt, 0.05)
+    assert len(attempts) >= 3
 
 
 def test_a_slow_import_is_nobodys_fault(runner, tmp_path, monkeypatch):
