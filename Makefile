@@ -10,9 +10,10 @@ TORCH ?= torch==2.13.0
 ARGS ?=
 SEEDS ?= 10000
 FIRST ?= 0
+MINUTES ?= 30
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup serve chat lab test simulate simulate-mutants labs-soak lint check format wheel clean
+.PHONY: help setup serve chat lab test simulate simulate-mutants soak labs-soak lint check format wheel clean
 
 help:
 	@echo "make setup    a virtual environment in $(VENV) with Wheelpit in it"
@@ -21,6 +22,7 @@ help:
 	@echo "make lab      learn it: set up Lab 02 and print its first step"
 	@echo "make test     run the tests (ARGS=\"-k stop\" for some)"
 	@echo "make simulate SEEDS=$(SEEDS) FIRST=$(FIRST)    the whole engine in virtual time"
+	@echo "make soak MINUTES=$(MINUTES)    all kinds of traffic and of faults, and nothing left behind"
 	@echo "make check    format, lint, types and tests, as the CI does"
 	@echo "make wheel    build a wheel into dist/"
 	@echo
@@ -56,6 +58,9 @@ simulate: $(VENV)/.test-installed
 
 simulate-mutants: $(VENV)/.test-installed
 	$(BIN)/python -m tests.simulation.mutants
+
+soak: $(VENV)/.test-installed
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 lint: $(VENV)/.lint-installed
 	$(BIN)/ruff format --check
