@@ -12,13 +12,11 @@ import pytest
 import torch
 
 from tests.kernels.attention_case import CPU, HEADS, TOLERANCE, WORK, Case, random
-from tests.tiny_model import make_model_folder
 from wheelpit.config import EngineConfig, ModelOptions
 from wheelpit.kernels import build
 from wheelpit.kernels.build import start_build
 from wheelpit.kernels.compiled import CompiledOperations, load
 from wheelpit.kernels.reference import TorchOperations
-from wheelpit.models.config import ModelConfig
 from wheelpit.runner.kernel_choice import choose_kernels
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -218,33 +216,28 @@ def test_a_file_in_the_folders_place_is_a_reason(
     assert "wheelpit" in none.reason
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> ModelConfig:
-    return ModelConfig.from_folder(make_model_folder(tmp_path / "model"))
-
-
 def config(**options: bool) -> EngineConfig:
     return EngineConfig(model=ModelOptions(folder="", max_model_len=64, **options))
 
 
 def test_the_compiled_kernels_are_chosen_where_they_fit(
-    kernel_library: Path, model: ModelConfig
+    kernel_library: Path,
 ) -> None:
-    chosen = choose_kernels(config(), model, torch.bfloat16, CPU, None)
+    chosen = choose_kernels(config(), torch.bfloat16, CPU, None)
     assert isinstance(chosen.operations, CompiledOperations)
     for plain in (
-        choose_kernels(config(enforce_eager=True), model, torch.bfloat16, CPU, None),
-        choose_kernels(config(), model, torch.float16, CPU, None),
-        choose_kernels(config(), model, torch.bfloat16, torch.device("cuda"), None),
+        choose_kernels(config(enforce_eager=True), torch.bfloat16, CPU, None),
+        choose_kernels(config(), torch.float16, CPU, None),
+        choose_kernels(config(), torch.bfloat16, torch.device("cuda"), None),
     ):
         assert isinstance(plain.operations, TorchOperations)
 
 
 def test_a_library_that_cannot_be_loaded_is_done_without(
-    kernel_library: Path, model: ModelConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kernel_library: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = tmp_path / "broken.so"
     broken.write_bytes(os.urandom(100))
-    chosen = choose_kernels(config(), model, torch.float32, CPU, build.Build(broken, None, None))
+    chosen = choose_kernels(config(), torch.float32, CPU, build.Build(broken, None, None))
     assert isinstance(chosen.operations, TorchOperations)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]

@@ -19,8 +19,6 @@ from wheelpit.kernels.attention_inputs import AttentionInputs, DecodeGroup, Laye
 from wheelpit.kernels.reference import attend_chunk
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-MAX_HEAD_DIM = 256
-"""As in cpu.cpp."""
 
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_int64
 

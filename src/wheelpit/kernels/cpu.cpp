@@ -18,8 +18,6 @@ namespace {
 // Below so many elements a second thread costs more than it saves.
 constexpr Index PARALLEL_ELEMENTS = 1 << 15;
 
-constexpr Index MAX_HEAD_DIM = 256;
-
 template <class T>
 inline float sum_of_squares(const T* x, Index size) {
     float sum = 0.0f;
@@ -110,40 +108,63 @@ struct Part {
     Index stride;      // from token to token
 };
 
-// weights[g][j] = query g . key j. queries: [G, D]. weights: rows of n, at the block's first token.
-template <class T, int FIXED_D>
-inline void score(const float* queries, Part<T> keys, float* weights, Index n, Index G, Index d) {
-    const Index D = FIXED_D ? FIXED_D : d;
+// weights[g][j] = query g . key j, for NUM query heads. queries: [NUM, D]. weights: rows of n, at the
+// block's first token.
+template <int NUM, class T>
+void score(const float* queries, Part<T> keys, float* weights, Index n, Index D) {
     for (Index j = keys.from; j < keys.to; j++) {
-        const T* narrow_key = keys.first + j * keys.stride;
-        float key[FIXED_D ? FIXED_D : MAX_HEAD_DIM];
-#pragma omp simd
-        for (Index i = 0; i < D; i++) key[i] = widen(narrow_key[i]);
-        for (Index g = 0; g < G; g++) {
-            const float* query = queries + g * D;
-            float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-            for (Index i = 0; i < D; i++) sum += query[i] * key[i];
+        const T* key = keys.first + j * keys.stride;
+        Lanes sums[NUM] = {};
+        Index i = 0;
+        for (; i + LANES <= D; i += LANES) {
+            const Lanes wide = widen_lanes(key + i);
+            for (int g = 0; g < NUM; g++) sums[g] += widen_lanes(queries + g * D + i) * wide;
+        }
+        for (int g = 0; g < NUM; g++) {
+            float sum = sum_of(sums[g]);
+            for (Index rest = i; rest < D; rest++) sum += queries[g * D + rest] * widen(key[rest]);
             weights[g * n + j] = sum;
         }
     }
 }
 
-// mixed[g] += sum over j of weights[g][j] * value j. mixed: [G, D].
-template <class T, int FIXED_D>
-inline void mix(const float* weights, Part<T> values, float* mixed, Index n, Index G, Index d) {
-    const Index D = FIXED_D ? FIXED_D : d;
-    for (Index g = 0; g < G; g++) {
-        float sum[FIXED_D ? FIXED_D : MAX_HEAD_DIM];
-        std::memcpy(sum, mixed + g * D, size_t(D) * sizeof(float));
+// mixed[g] += sum over j of weights[g][j] * value j, for NUM query heads. mixed: [NUM, D].
+template <int NUM, class T>
+void mix(const float* weights, Part<T> values, float* mixed, Index n, Index D) {
+    Index i = 0;
+    for (; i + LANES <= D; i += LANES) {
+        Lanes sums[NUM];
+        for (int g = 0; g < NUM; g++) sums[g] = widen_lanes(mixed + g * D + i);
         for (Index j = values.from; j < values.to; j++) {
-            const T* value = values.first + j * values.stride;
-            const float weight = weights[g * n + j];
-#pragma omp simd
-            for (Index i = 0; i < D; i++) sum[i] += weight * widen(value[i]);
+            const Lanes wide = widen_lanes(values.first + j * values.stride + i);
+            for (int g = 0; g < NUM; g++) sums[g] += weights[g * n + j] * wide;
         }
-        std::memcpy(mixed + g * D, sum, size_t(D) * sizeof(float));
+        for (int g = 0; g < NUM; g++) std::memcpy(mixed + g * D + i, &sums[g], sizeof(Lanes));
     }
+    for (; i < D; i++) {
+        for (Index j = values.from; j < values.to; j++) {
+            const float value = widen(values.first[j * values.stride + i]);
+            for (int g = 0; g < NUM; g++) mixed[g * D + i] += weights[g * n + j] * value;
+        }
+    }
+}
+
+// The query heads that share a KV head, four at a time: so many fit the registers, and each key
+// and value is widened for all of them at once.
+template <class T>
+void score_group(const float* queries, Part<T> keys, float* weights, Index n, Index G, Index D) {
+    Index g = 0;
+    for (; g + 4 <= G; g += 4) score<4>(queries + g * D, keys, weights + g * n, n, D);
+    for (; g + 2 <= G; g += 2) score<2>(queries + g * D, keys, weights + g * n, n, D);
+    for (; g < G; g++) score<1>(queries + g * D, keys, weights + g * n, n, D);
+}
+
+template <class T>
+void mix_group(const float* weights, Part<T> values, float* mixed, Index n, Index G, Index D) {
+    Index g = 0;
+    for (; g + 4 <= G; g += 4) mix<4>(weights + g * n, values, mixed + g * D, n, D);
+    for (; g + 2 <= G; g += 2) mix<2>(weights + g * n, values, mixed + g * D, n, D);
+    for (; g < G; g++) mix<1>(weights + g * n, values, mixed + g * D, n, D);
 }
 
 // Turn n scores into weights that add up to 1.
@@ -174,9 +195,9 @@ struct Decodes {
 };
 
 // One sequence's query against KV heads [k_from, k_to). scratch: [H * (2 * D + keys)].
-template <class T, int FIXED_D>
+template <class T>
 void attend_one(const Decodes<T>& in, Index b, Index k_from, Index k_to, float* scratch) {
-    const Index D = FIXED_D ? FIXED_D : in.D, S = in.S, G = in.H / in.K;
+    const Index D = in.D, S = in.S, G = in.H / in.K;
     const Index end = in.positions[b] + 1;
     const Index first = in.window > 0 ? std::max(Index(0), end - in.window) : 0;
     const Index n = end - first, stride = 2 * in.K * D;
@@ -201,11 +222,11 @@ void attend_one(const Decodes<T>& in, Index b, Index k_from, Index k_to, float* 
         }
     };
     each_part(in.cache, [&](Index k, Part<T> keys, float* at) {
-        score<T, FIXED_D>(queries + k * G * D, keys, at, n, G, D);
+        score_group(queries + k * G * D, keys, at, n, G, D);
     });
     for (Index h = k_from * G; h < k_to * G; h++) softmax(weights + h * n, n);
     each_part(in.cache + in.K * D, [&](Index k, Part<T> values, float* at) {
-        mix<T, FIXED_D>(at, values, mixed + k * G * D, n, G, D);
+        mix_group(at, values, mixed + k * G * D, n, G, D);
     });
     T* out = in.out + b * in.H * D;
     for (Index i = k_from * G * D; i < k_to * G * D; i++) narrow(mixed[i], out[i]);
@@ -213,9 +234,6 @@ void attend_one(const Decodes<T>& in, Index b, Index k_from, Index k_to, float* 
 
 template <class T>
 void attend_decodes(const Decodes<T>& in) {
-    const auto attend = in.D == 64    ? attend_one<T, 64>
-                        : in.D == 128 ? attend_one<T, 128>
-                                      : attend_one<T, 0>;
     Index num_keys = 0;
     for (Index b = 0; b < in.B; b++) num_keys += in.positions[b] + 1;
     // Few sequences are cut into their KV heads, so that every thread has some.
@@ -227,7 +245,7 @@ void attend_decodes(const Decodes<T>& in) {
         for (Index task = 0; task < in.B * parts; task++) {
             const Index b = task / parts, part = task % parts;
             scratch.resize(size_t(in.H * (2 * in.D + in.positions[b] + 1)));
-            attend(in, b, part * in.K / parts, (part + 1) * in.K / parts, scratch.data());
+            attend_one(in, b, part * in.K / parts, (part + 1) * in.K / parts, scratch.data());
         }
     }
 }

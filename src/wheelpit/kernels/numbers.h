@@ -5,6 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 using Index = std::int64_t;
 
 template <class To, class From>
@@ -22,6 +26,39 @@ struct BFloat16 {
 inline float widen(float value) { return value; }
 
 inline float widen(BFloat16 value) { return bits_of<float>(std::uint32_t(value.bits) << 16); }
+
+// Sixteen floats that are computed with at once, as GCC and Clang write it for any processor.
+constexpr Index LANES = 16;
+using Lanes = float __attribute__((vector_size(LANES * sizeof(float))));
+
+inline Lanes widen_lanes(const float* values) {
+    Lanes wide;
+    std::memcpy(&wide, values, sizeof wide);
+    return wide;
+}
+
+inline Lanes widen_lanes(const BFloat16* values) {
+#ifdef __AVX512F__
+    // What follows after it, in a third of the instructions that GCC 12 makes of that.
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values));
+    return bits_of<Lanes>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+#else
+    using Half = std::uint16_t __attribute__((vector_size(LANES * sizeof(std::uint16_t))));
+    using Whole = std::uint32_t __attribute__((vector_size(LANES * sizeof(std::uint32_t))));
+    Half halves;
+    std::memcpy(&halves, values, sizeof halves);
+    return bits_of<Lanes>(__builtin_convertvector(halves, Whole) << 16);
+#endif
+}
+
+inline float sum_of(Lanes lanes) {
+    using Eight = float __attribute__((vector_size(8 * sizeof(float))));
+    using Four = float __attribute__((vector_size(4 * sizeof(float))));
+    struct Eights { Eight low, high; } eights = bits_of<Eights>(lanes);
+    struct Fours { Four low, high; } fours = bits_of<Fours>(eights.low + eights.high);
+    const Four four = fours.low + fours.high;
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
 
 inline void narrow(float value, float& to) { to = value; }
 

@@ -12,7 +12,6 @@ from wheelpit.kernels import compiled
 from wheelpit.kernels.build import Build, start_build
 from wheelpit.kernels.operations import Operations
 from wheelpit.kernels.reference import TorchOperations
-from wheelpit.models.config import ModelConfig
 from wheelpit.runner.draws import CompiledDrawer, Drawer, NumpyDrawer
 
 log = logging.getLogger(__name__)
@@ -27,18 +26,15 @@ class KernelChoice:
 
 
 def choose_kernels(
-    config: EngineConfig,
-    model: ModelConfig,
-    dtype: torch.dtype,
-    device: torch.device,
-    build: Build | None,
+    config: EngineConfig, dtype: torch.dtype, device: torch.device, build: Build | None
 ) -> KernelChoice:
     """Return the compiled kernels where they fit and can be had, else plain torch's, and say why.
 
     build: the compilation, if it was started already.
     """
     plain = KernelChoice(TorchOperations(), NumpyDrawer())
-    if config.model.enforce_eager or not _fits(model, dtype, device):
+    fits = device.type == "cpu" and dtype in compiled.DTYPES
+    if config.model.enforce_eager or not fits:
         return plain
     build = start_build() if build is None else build
     path = build.wait()
@@ -53,8 +49,3 @@ def choose_kernels(
     return KernelChoice(
         compiled.CompiledOperations(library, dtype), CompiledDrawer(compiled.DrawTokens(library))
     )
-
-
-def _fits(model: ModelConfig, dtype: torch.dtype, device: torch.device) -> bool:
-    is_known = device.type == "cpu" and dtype in compiled.DTYPES
-    return is_known and model.head_dim <= compiled.MAX_HEAD_DIM

@@ -70,7 +70,7 @@ class ModelRunner:
         self.device = device.type
         self.vocab_size = model_config.vocab_size
         self.block_size = config.cache.block_size
-        kernels = choose_kernels(config, model_config, dtype, device, build)
+        kernels = choose_kernels(config, dtype, device, build)
         placement = Placement(dtype, device, kernels.operations)
         self._model = _load_model(config, model_config, placement)
         on_phase("load", time.perf_counter() - started)
