@@ -94,6 +94,8 @@ $(VENV)/.torch:
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@echo "Installing Wheelpit into $(VENV)"
 	@$(PIP_INSTALL) --editable .
+	@# Else the first start would: it may as well be done now.
+	@$(BIN)/python -c "from wheelpit.kernels.build import start_build; start_build().wait()"
 	@touch $@
 
 # These install Wheelpit as well, so they need not wait for it.
