@@ -36,7 +36,7 @@ from labkit.stacks import (
     place_of_task,
     place_of_thread,
 )
-from labkit.timing import monotonic, scaled, thread_time
+from labkit.timing import Patience, monotonic, scaled, thread_time
 
 BEAT_S = 0.01
 BLOCK_S = 0.1
@@ -47,6 +47,11 @@ SLEEP_S = 0.001
 """`time.sleep` on the loop's thread is a mistake from this length on."""
 
 LIMIT_S = 1.5
+PATIENCE_S = 30.0
+"""A loop that does not run, and for which no line of the learner's is to blame, has so long: it
+waits for a core, or imports something large from a slow disk.
+"""
+
 SETTLE_S = 0.3
 """How long tasks may take to end by themselves after the coroutine returned."""
 
@@ -190,14 +195,16 @@ class LoopRunner:
                     is_loading=self._is_loading(),
                     call=place.source,
                 )
+            is_patience_over = now - began > max(4 * limit_s, scaled(PATIENCE_S))
+            if silent_s > limit_s:
+                if job.blocked is not None or is_patience_over:
+                    self._abandon(job)
+                    return
+                continue
             # A busy machine beats more slowly, and is given more time for it.
             num_beats = self._num_beats - beats_before
-            is_late = now - began > limit_s
-            is_fair = num_beats > 0.3 * limit_s / BEAT_S or now - began > 4 * limit_s
-            if silent_s > limit_s and (job.blocked is not None or now - began > 4 * limit_s):
-                self._abandon(job)
-                return
-            if is_late and is_fair:
+            is_fair = num_beats > 0.5 * limit_s / BEAT_S or is_patience_over
+            if now - began > limit_s and is_fair:
                 is_blocked = job.blocked is not None and place is not None
                 self._abandon(job) if is_blocked else self._end(job)
                 return
@@ -339,8 +346,8 @@ class LoopRunner:
             job.result = finished.result() if job.error is None else None
         del finished
         me = asyncio.current_task()
-        deadline = monotonic() + scaled(SETTLE_S)
-        while (left := _others(me)) and monotonic() < deadline:
+        patience = Patience(scaled(SETTLE_S))
+        while (left := _others(me)) and not patience.is_over():
             await asyncio.sleep(BEAT_S / 2)
         for task in left:
             place = place_of_task(task, self._owners)

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.timing import scaled
+from labkit.timing import Patience, scaled
 
 BARRIER_S = 0.35
 """How long the first output is held back for others that may never come."""
@@ -56,7 +56,7 @@ class Probe:
         self._engine = engine
         self._barrier = barrier
         self._is_barrier_up = barrier > 1
-        self._reached = asyncio.Event()
+        self._is_reached = False
         self.calls: list[Call] = []
         self.num_live = 0
         self.peak = 0
@@ -86,9 +86,8 @@ class Probe:
 
     async def wait_idle(self) -> bool:
         """Wait until no request is live; False if some still are after half a second."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + scaled(IDLE_S)
-        while self.num_live and loop.time() < deadline:
+        patience = Patience(scaled(IDLE_S))
+        while self.num_live and not patience.is_over():
             await asyncio.sleep(0.005)
         return self.num_live == 0
 
@@ -98,7 +97,7 @@ class Probe:
         self.num_live += 1
         self.peak = max(self.peak, self.num_live)
         if self.num_live >= self._barrier and len(self.loops) == 1:
-            self._reached.set()
+            self._is_reached = True
         try:
             source = self._engine.generate(
                 call.prompt, call.sampling_params, call.request_id, **call.options
@@ -126,14 +125,14 @@ class Probe:
 
     async def _hold(self) -> None:
         """Keep a first output until enough requests are live."""
-        # With several loops there is no barrier: an Event belongs to one loop, and the mistake is
-        # found by looking at `loops`.
+        # With several loops there is no barrier: the mistake is found by looking at `loops`.
         if not self._is_barrier_up or len(self.loops) > 1:
             return
-        try:
-            await asyncio.wait_for(self._reached.wait(), scaled(BARRIER_S))
-        except TimeoutError:
-            self._is_barrier_up = False
+        patience = Patience(scaled(BARRIER_S))
+        while self._is_barrier_up and not self._is_reached:
+            await asyncio.sleep(0.005)
+            if patience.is_over():
+                self._is_barrier_up = False
 
     def _count(self) -> int:
         self.num_events += 1

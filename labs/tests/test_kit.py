@@ -263,8 +263,8 @@ def test_time_sleep_in_a_thread_is_fine(runner):
 
 def test_a_busy_loop_is_noticed_while_it_runs(runner):
     async def main():
-        end = time.monotonic() + 0.5
-        while time.monotonic() < end:  # is busy here
+        end = time.thread_time() + 0.3
+        while time.thread_time() < end:  # is busy here
             pass
 
     with pytest.raises(Blocked) as blocked:

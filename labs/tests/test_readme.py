@@ -153,14 +153,14 @@ def test_the_network_really_was_refused(folder):
     assert "NetworkRefused" in run(folder, "-c", code, PYTHONPATH=NO_NETWORK).err
 
 
-def test_the_whole_suite_takes_less_than_twenty_seconds(graded):
-    assert graded.report["seconds"] < 20
+def test_the_whole_suite_takes_less_than_twenty_seconds_of_a_processor(graded):
+    assert graded.report["processor_seconds"] < 20
 
 
 def test_one_todo_alone_takes_a_moment(folder):
     done = grade(folder, "-v", "-k", "todo1")
     assert done.states == {"1": "ok"}
-    assert done.report["seconds"] < 3
+    assert done.report["processor_seconds"] < 3
 
 
 def test_the_check_says_that_the_machine_is_ready(folder):
