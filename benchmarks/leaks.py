@@ -203,16 +203,20 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
 
 
-def children_of(pid: int) -> list[int]:
-    """Its child processes, those that nobody has waited for included."""
-    found = []
+def descendants_of(pid: int) -> list[int]:
+    """Its child processes and theirs, those that nobody has waited for included."""
+    parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended just now
-        if parent == pid:
-            found.append(int(folder.name))
+        parents[int(folder.name)] = parent
+    found: list[int] = []
+    ahead = {pid}
+    while ahead:
+        ahead = {child for child, parent in parents.items() if parent in ahead}
+        found += ahead
     return found
 
 

@@ -18,11 +18,11 @@ from threading import Thread
 from typing import Any
 
 from leaks import (
-    children_of,
     count_files,
     count_objects,
     count_threads,
     count_waits,
+    descendants_of,
     fill_pools,
     give_back_memory,
     rss_bytes,
@@ -76,7 +76,7 @@ class Sampler:
                 "threads": count_threads(pid),
                 "files": count_files(pid),
                 "engine files": count_files(engine_pid),
-                "child processes": len(children_of(pid)),
+                "processes": 1 + len(descendants_of(pid)),
             },
             "sizes": sizes_of({"server": self._server, "engine": self._engine}, "wheelpit"),
             "objects": count_objects(),

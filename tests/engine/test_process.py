@@ -56,6 +56,13 @@ def test_a_script_needs_no_main_guard_and_leaves_nothing_behind(model_folder):
     wait_until_gone(int(pid))
 
 
+def parent_of(pid):
+    done = subprocess.run(
+        ["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
 @pytest.mark.parametrize("prompt", ["'abc'", f"[{HANGS}, 5]"], ids=["idle", "within a step"])
 def test_a_killed_front_end_takes_its_engine_along(model_folder, prompt):
     parent = subprocess.Popen(
@@ -66,8 +73,11 @@ def test_a_killed_front_end_takes_its_engine_along(model_folder, prompt):
     with parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
+        fork_server = parent_of(pid)
         parent.send_signal(signal.SIGKILL)
     wait_until_gone(pid)
+    if fork_server != parent.pid:
+        wait_until_gone(fork_server)
 
 
 def test_ctrl_c_does_not_reach_the_engine_first(model_folder):

@@ -69,8 +69,8 @@ def test_streams_go_on_when_the_engine_is_replaced(
         told = response.json()
         assert (told["num_restarts"], told["state"]) == (count, "loading")
         assert told["num_requests"] == 8
-        pids.add(told["pid"])
         running.wait_until(lambda: running.engine.health().state.value == "serving")
+        pids.add(described(running)["pid"])
     answers = [token_ids(client) for client in clients]
     assert len(pids) == 3
     assert [len(answer) for answer in answers] == [200] * 8

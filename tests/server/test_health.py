@@ -135,9 +135,9 @@ def test_a_restart_is_not_ready_but_healthy(make_server: MakeServer, tmp_path: P
     running = make_server()
     os.mkfifo(gate)
     # The engines after the first one wait.
-    launched = running.engine._link._launch.__self__
-    object.__setattr__(launched, "worker", tuple(fake_worker(fails=f"waits:{gate}")))
-    os.kill(running.engine.engine_pid, signal.SIGKILL)
+    engines = running.engine._link._engines
+    engines.worker = tuple(fake_worker(fails=f"waits:{gate}"))
+    running.on_loop(engines.close)
     running.wait_until(lambda: running.engine.health().state is EngineState.LOADING)
     assert ready(running) == (503, {"ready": False, "reason": "restarting"})
     assert running.client.get("/health").status_code == 200

@@ -60,9 +60,7 @@ class AsyncLLMEngine:
         watchers = [LoggingStatLogger(clock)] if launched.log_stats else []
         admission = Admission(launched.limits, launched.config.scheduler)
         self._book = RequestBook(admission, clock, [*stat_loggers, *watchers], call_later)
-        self._link = EngineLink(
-            launched.process, launched.launch_another, self._book, launched.restarts
-        )
+        self._link = EngineLink(launched.process, launched.engines, self._book, launched.restarts)
         self._intake = Intake(launched, admission, self._link, self._book.report, clock)
 
     # --- starting and stopping
@@ -101,6 +99,7 @@ class AsyncLLMEngine:
             return cls(launched=launched, stat_loggers=stat_loggers)
         except BaseException:
             launched.process.stop()
+            launched.engines.close()
             raise
 
     def wait_until_ready(self, on_phase: PhaseCallback = lambda name, seconds: None) -> None:
@@ -430,7 +429,9 @@ class AsyncLLMEngine:
 
     @property
     def engine_pid(self) -> int | None:
-        """The engine process's id, for operators and fault tests; None between two engines."""
+        """The engine process's id, for operators and fault tests; None between two engines, and
+        while one is just being made.
+        """
         return self._link.pid
 
     def stats(self) -> FrontEndStats:

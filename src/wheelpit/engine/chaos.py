@@ -126,7 +126,7 @@ def chaos_of(arguments: Sequence[str]) -> Chaos:
 
 
 def _main() -> int:
-    from wheelpit.engine.worker import load_model_runner, main
+    from wheelpit.engine.worker import import_runner, load_model_runner, main
 
     chaos = chaos_of(sys.argv)
 
@@ -135,7 +135,7 @@ def _main() -> int:
         draw = random.Random(os.urandom(16)).random
         return ChaoticRunner(load_model_runner(config, on_phase), chaos, draw, fail)
 
-    return main(load_runner)
+    return main(load_runner, import_runner)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from wheelpit.engine.messages import (
     Ready,
     SetTenants,
 )
-from wheelpit.engine.process import EngineProcess
+from wheelpit.engine.process import EngineProcess, Engines
 from wheelpit.engine.request_book import RequestBook
 from wheelpit.engine.restart_settings import RestartSettings
 from wheelpit.engine.supervisor import EngineHealth, Supervisor
@@ -41,11 +41,11 @@ class EngineLink:
     def __init__(
         self,
         process: EngineProcess,
-        launch: Callable[[], EngineProcess],
+        engines: Engines,
         book: RequestBook,
         settings: RestartSettings,
     ) -> None:
-        """Take over a process that was told to start. launch: starts another like it."""
+        """Take over a process that was told to start. engines: starts others like it."""
         self._first = process
         self._book = book
         self._ready: Ready | None = None
@@ -55,7 +55,7 @@ class EngineLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: _ProcessEngine | None = None
         self._death: EngineDeadError | None = None
-        self._launch = launch
+        self._engines = engines
         self._supervisor = Supervisor(
             book, self._launch_engine, time.monotonic, call_later, settings, self._on_dead
         )
@@ -105,6 +105,7 @@ class EngineLink:
             except BaseException:
                 self._death = EngineDeadError("the engine did not start")
                 self._first.stop()
+                self._engines.close()
                 raise
             self._loading_s = time.monotonic() - self._started_s
         return self._ready
@@ -164,9 +165,10 @@ class EngineLink:
         if self._death is None:
             self._supervisor.close(EngineDeadError("the engine was shut down"))
         self._first.kill()
+        self._engines.close()
 
     def _launch_engine(self) -> _ProcessEngine:
-        return _ProcessEngine(self._launch())
+        return _ProcessEngine(self._engines.start())
 
     def _on_dead(self, error: EngineDeadError) -> None:
         self._death = error

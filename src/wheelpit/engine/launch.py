@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from wheelpit.config import EngineConfig
 from wheelpit.engine.arg_utils import AsyncEngineArgs, EngineArgs
 from wheelpit.engine.limits import Limits
-from wheelpit.engine.process import EngineProcess
+from wheelpit.engine.process import EngineProcess, Engines
 from wheelpit.engine.restart_settings import RestartSettings
 from wheelpit.engine.served_model import ServedModel, load_model_config, load_served_model
 
@@ -21,7 +21,7 @@ class Launched:
     """
 
     process: EngineProcess
-    worker: tuple[str, ...]
+    engines: Engines
     restarts: RestartSettings
     config: EngineConfig
     model: ServedModel
@@ -29,12 +29,6 @@ class Launched:
     tenant_keys: Mapping[str, str]
     log_stats: bool
     log_requests: bool
-
-    def launch_another(self) -> EngineProcess:
-        """Start a process like the first one."""
-        process = EngineProcess(self.worker)
-        process.start(self.config)
-        return process
 
 
 def launch_process(engine_args: EngineArgs, worker: Sequence[str]) -> Launched:
@@ -47,16 +41,17 @@ def launch_process(engine_args: EngineArgs, worker: Sequence[str]) -> Launched:
     limits = online.create_limits(tenants)
     folder, hf = load_model_config(engine_args)
     config = engine_args.create_engine_config(str(folder), hf.max_position_embeddings)
-    process = EngineProcess(worker)
+    engines = Engines(worker, config)
+    process = engines.start()
     try:
-        process.start(config)
         model = load_served_model(engine_args, folder, hf, config.model.max_model_len)
     except BaseException:
         process.stop()
+        engines.close()
         raise
     return Launched(
         process=process,
-        worker=tuple(worker),
+        engines=engines,
         restarts=online.create_restart_settings(),
         config=config,
         model=model,

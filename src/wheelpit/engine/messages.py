@@ -94,6 +94,26 @@ class StartFailed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
+class Fork(msgspec.Struct, frozen=True, tag=True):
+    """To a fork server: make an engine, for the socket that comes with this."""
+
+    number: int
+
+
+class Forked(msgspec.Struct, frozen=True, tag=True):
+    """That engine is there."""
+
+    number: int
+    pid: int
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """It is not there any more. status: its exit status, or the signal that ended it, negative."""
+
+    number: int
+    status: int
+
+
 class TokenOutput(msgspec.Struct, array_like=True, omit_defaults=True):
     """What one step brought for one sequence.
 

@@ -5,6 +5,9 @@ socket pair whose other end the front end holds. When that side closes, the fron
 this process ends: between steps because the inbox says so, within a step because a watching thread
 does, and, where the system can do that, by a signal, which works on a process that is stopped or
 hangs in native code, too. There is no asyncio here.
+
+With `--fork-server` the process is none itself, but has such processes forked from it, each with a
+socket of its own (`forking.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import assert_never
 
 from wheelpit.config import EngineConfig
 from wheelpit.engine.core import EngineCore, Runner
+from wheelpit.engine.forking import serve_forks
 from wheelpit.engine.messages import (
     Abort,
     AddRequest,
@@ -38,7 +42,7 @@ from wheelpit.engine.messages import (
     StepOutput,
     ToEngine,
 )
-from wheelpit.engine.process import DIE_WITH_PARENT
+from wheelpit.engine.process import DIE_WITH_PARENT, ENFORCE_EAGER, FORK_SERVER
 from wheelpit.engine.transport import BlockingChannel
 from wheelpit.errors import WheelpitError
 from wheelpit.kernels.build import start_build
@@ -47,13 +51,20 @@ log = logging.getLogger(__name__)
 
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 """See prctl(2)."""
+
+PROCESS_NAME = b"wheelpit-engine"
+"""What `ps` and `pgrep -x` call an engine process, on Linux; no longer than 15 bytes."""
 
 LoadRunner = Callable[[EngineConfig, Callable[[str, float], None]], Runner]
 
 
-def main(load_runner: LoadRunner) -> int:
-    """Serve one front end until it leaves. Returns the exit status."""
+def main(load_runner: LoadRunner, prepare: Callable[[], None] = lambda: None) -> int:
+    """Serve one front end until it leaves. Returns the exit status.
+
+    prepare: does what every engine needs, whatever it is to load; once for all of them.
+    """
     logging.basicConfig(
         level=int(sys.argv[-1]),
         format="%(levelname)s %(asctime)s [engine] %(message)s",
@@ -62,8 +73,27 @@ def main(load_runner: LoadRunner) -> int:
     sock = socket.socket(fileno=int(sys.argv[-2]))
     if DIE_WITH_PARENT in sys.argv:
         _die_with_parent()
+    started = time.monotonic()
+    prepare()
+    prepare_s = time.monotonic() - started
+    if FORK_SERVER not in sys.argv:
+        return _run(sock, load_runner, prepare_s)
+
+    def run_forked(sock: socket.socket, number: int) -> int:
+        _die_with_parent()
+        return _run(sock, load_runner, prepare_s if number == 0 else 0.0)
+
+    serve_forks(sock, run_forked)
+    # An interpreter with torch takes a while to end in good order, and has nothing to put in order.
+    os._exit(0)
+
+
+def _run(sock: socket.socket, load_runner: LoadRunner, prepare_s: float) -> int:
+    """Be one engine. prepare_s: what was spent on it before."""
+    _call_prctl(PR_SET_NAME, PROCESS_NAME)
     _exit_when_front_end_is_gone(sock)
     channel = BlockingChannel(sock, ToEngine)
+    channel.send(Phase("import", prepare_s))
     core = _start(channel, load_runner)
     if core is None:
         return 1
@@ -160,14 +190,20 @@ def _start(channel: BlockingChannel, load_runner: LoadRunner) -> EngineCore | No
     return core
 
 
+def import_runner() -> None:
+    """Import torch. The first time on a machine, kernels are compiled meanwhile."""
+    build = None if ENFORCE_EAGER in sys.argv else start_build()
+    import wheelpit.runner.model_runner  # noqa: F401  # to have it
+
+    if build is not None:
+        build.wait()
+
+
 def load_model_runner(config: EngineConfig, on_phase: Callable[[str, float], None]) -> Runner:
-    """Import torch, load the weights, warm up; each phase is reported with its seconds."""
-    started = time.monotonic()
-    # The first time on a machine this compiles, while torch is imported.
-    build = None if config.model.enforce_eager else start_build()
+    """Load the weights and warm up; each phase is reported with its seconds."""
     from wheelpit.runner.model_runner import ModelRunner
 
-    on_phase("import", time.monotonic() - started)
+    build = None if config.model.enforce_eager else start_build()
     return ModelRunner(config, on_phase=on_phase, build=build)
 
 
@@ -175,8 +211,13 @@ def _die_with_parent() -> None:
     """Have Linux kill this process when its parent ends. If that has ended already, the socket has
     been closed: the watching thread sees that.
     """
+    _call_prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _call_prctl(option: int, value: int | bytes) -> None:
+    """Have Linux do something to this process; nothing happens elsewhere."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(option, value)
 
 
 def _exit_when_front_end_is_gone(sock: socket.socket) -> None:
@@ -198,4 +239,4 @@ def _exit_when_front_end_is_gone(sock: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(load_model_runner))
+    sys.exit(main(load_model_runner, import_runner))

@@ -10,7 +10,9 @@ from wheelpit.server.service import Service
 
 
 class EngineAnswer(msgspec.Struct, kw_only=True):
-    """pid: of the engine process; null between two. state: as in /health/progress."""
+    """pid: of the engine process; null between two, and of one that is just being made.
+    state: as in /health/progress.
+    """
 
     pid: int | None
     state: str
