@@ -201,15 +201,17 @@ async def serve_and_strike(plan: Plan, log: Path) -> Report:
         traffic, striker = Traffic(server.url, cases, plan.seed), Striker(server.url, plan)
         await traffic.learn()
         say("warming up")
-        await asyncio.gather(warm_up(traffic, plan), striker.strike_each())
-        await server.ask("held")  # makes what the next one finds
+        striking = asyncio.create_task(striker.strike_each())
+        await traffic.run_each(plan.rounds)
+        left_s = plan.warm_up_s - (time.monotonic() - started_s)
+        await keep_busy(traffic, plan, left_s, striking)
+        await count(server, traffic, [])  # makes what the next one finds
         before = await count(server, traffic, memory)
         say("soaking")
-        soaking_s = plan.seconds - plan.warm_up_s
+        left_s = plan.seconds - plan.warm_up_s
         watching = asyncio.create_task(watch(server, traffic, striker, memory))
-        striking = asyncio.create_task(striker.strike_for(0.8 * soaking_s))
-        await traffic.run(soaking_s, plan.rate_per_s)
-        await striking
+        striking = asyncio.create_task(striker.strike_for(0.8 * left_s))
+        await keep_busy(traffic, plan, left_s, striking)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         after = await count(server, traffic, memory)
@@ -227,13 +229,16 @@ async def serve_and_strike(plan: Plan, log: Path) -> Report:
     )
 
 
-async def warm_up(traffic: Traffic, plan: Plan) -> None:
-    """Let everything happen, and then go on for a while."""
-    started_s = time.monotonic()
-    await traffic.run_each(plan.rounds)
-    left_s = plan.warm_up_s - (time.monotonic() - started_s)
-    await traffic.run(left_s, plan.rate_per_s)
-    await traffic.finish()
+async def keep_busy(
+    traffic: Traffic, plan: Plan, seconds: float, striking: asyncio.Task[None]
+) -> None:
+    """Send traffic for so long, and for as long as somebody strikes: without work, nobody would
+    notice that an engine was stopped.
+    """
+    await traffic.run(seconds, plan.rate_per_s)
+    while not striking.done():
+        await traffic.run(0.5, plan.rate_per_s)
+    await striking
 
 
 async def count(
@@ -288,16 +293,23 @@ class Striker:
             await self._strike(self._draw.choice(self._ways))
 
     async def _strike(self, way: str) -> None:
-        engine = await get(self._url, "/admin/engine")
-        while engine["state"] != "serving" or engine["pid"] in (None, self._struck):
-            await asyncio.sleep(0.1)
-            engine = await get(self._url, "/admin/engine")
-        self._struck = engine["pid"]
+        """Strike, and wait until another engine serves."""
+        pid = await self._next_engine()
+        self._struck = pid
         self.strikes[way] += 1
         if way == "restart":
             await get(self._url, "/admin/restart-engine", method="POST")
         else:
-            os.kill(engine["pid"], signal.SIGKILL if way == "kill" else signal.SIGSTOP)
+            os.kill(pid, signal.SIGKILL if way == "kill" else signal.SIGSTOP)
+        await self._next_engine()
+
+    async def _next_engine(self) -> int:
+        """The one that serves, once that is another than was struck last."""
+        while True:
+            engine = await get(self._url, "/admin/engine")
+            if engine["state"] == "serving" and engine["pid"] not in (None, self._struck):
+                return int(engine["pid"])
+            await asyncio.sleep(0.1)
 
 
 async def get(url: str, path: str, method: str = "GET") -> Any:
