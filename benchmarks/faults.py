@@ -5,8 +5,12 @@
 A server runs the model in float32, where an answer does not depend on how it was batched. Half of
 the streams are greedy, half are sampled with a seed. They run once undisturbed; then once more
 while the engine process is killed (KILL) or stopped for good (STOP, which makes it hang) at random
-moments. Every answer must come to the same end with the same bytes. The longest pause is the
-longest time between two chunks of one stream.
+moments. Every answer must come to the same end with the same bytes. The pause of a signal is the
+longest time between two chunks of any stream in which it was sent. Of that the next engine's start
+is what the server's log says; before it comes what it takes to notice, after it the replay.
+
+The JSON line has the cores that other processes took meanwhile: with only two, a pause grows with
+that more than in proportion. `--nice -12` as root gives server and client precedence.
 """
 
 import argparse
@@ -15,8 +19,10 @@ import itertools
 import json
 import os
 import random
+import re
 import shlex
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -24,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine import describe_machine
+from machine import CpuTimes, describe_machine, session_processes, set_niceness
 from peers import Engine, RunningServer
 
 STALL_TIMEOUT_S = 1.0
@@ -42,6 +48,11 @@ class Answer:
     def longest_pause_s(self) -> float:
         times = self.times_s
         return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
+
+    def pause_at_s(self, moment_s: float) -> float:
+        """The time between the chunks before and after a moment; 0 if it has not both."""
+        pairs = itertools.pairwise(self.times_s)
+        return next((b - a for a, b in pairs if a <= moment_s < b), 0.0)
 
 
 class Progress:
@@ -107,15 +118,14 @@ def bodies(model: str, streams: int, num_tokens: int) -> list[dict[str, object]]
 
 
 def engine_pid(server: RunningServer) -> int | None:
-    """The engine process: the server's child that runs the worker."""
-    for folder in Path("/proc").glob("[0-9]*"):
+    """The engine process: the one of this name in the server's session."""
+    for pid in session_processes(server.session_id):
         try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (folder / "cmdline").read_bytes()
-        except (OSError, ValueError, IndexError):
-            continue
-        if parent == server.session_id and b"wheelpit.engine.worker" in command:
-            return int(folder.name)
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended just now
+        if name == "wheelpit-engine":
+            return pid
     return None
 
 
@@ -124,10 +134,11 @@ async def disturb(
     number: signal.Signals,
     count: int,
     is_streaming: Callable[[int], bool],
-) -> int:
-    """Signal each of so many engines up to 2 s after it has got going; returns how often."""
+) -> list[float]:
+    """Signal each of so many engines up to 2 s after it has got going; returns when."""
     draw = random.Random(number)
     seen: set[int] = set()
+    moments_s: list[float] = []
     for done in range(1, count + 1):
         pid = engine_pid(server)
         while pid is None or pid in seen or not is_streaming(pid):
@@ -135,9 +146,10 @@ async def disturb(
             pid = engine_pid(server)
         await asyncio.sleep(draw.uniform(0.0, 2.0))
         seen.add(pid)
+        moments_s.append(time.monotonic())
         os.kill(pid, number)
         print(f"{number.name} {done} of {count}", file=sys.stderr)
-    return count
+    return moments_s
 
 
 async def compare(
@@ -147,6 +159,8 @@ async def compare(
     expected = await asyncio.gather(*(stream(server.url, body) for body in requests))
     assert all(answer.finish_reason == "length" for answer in expected), expected[0]
     started_s = time.monotonic()
+    num_starts = len(starts_s(server))
+    before = CpuTimes.now(server.session_id)
     progress = Progress(len(requests))
     disturbing = asyncio.create_task(disturb(server, number, kills, progress.is_streaming))
     answers: list[Answer] = []
@@ -157,7 +171,8 @@ async def compare(
             *(stream(server.url, body, progress.on_chunk) for body in requests)
         )
         rounds += 1
-    num_signals = await disturbing
+    moments_s = await disturbing
+    pauses_s = [max(each.pause_at_s(moment_s) for each in answers) for moment_s in moments_s]
     altered = lost = 0
     for index, answer in enumerate(answers):
         wanted = expected[index % len(requests)]
@@ -166,17 +181,26 @@ async def compare(
         altered += is_complete and answer.text != wanted.text
     row = {
         "signal": number.name,
-        "signals": num_signals,
+        "signals": len(moments_s),
         "answers": len(answers),
         "rounds": rounds,
         "incomplete": lost,
         "altered": altered,
+        "median_pause_s": round(statistics.median(pauses_s), 2),
         "longest_pause_s": round(max(answer.longest_pause_s for answer in answers), 2),
+        "median_start_s": statistics.median(starts_s(server)[num_starts:]),
         "longest_pause_undisturbed_s": round(max(a.longest_pause_s for a in expected), 2),
         "seconds": round(time.monotonic() - started_s, 1),
+        "others_cores": round(CpuTimes.now(server.session_id).others_since(before), 2),
     }
     print(row, file=sys.stderr)
     return row
+
+
+def starts_s(server: RunningServer) -> list[float]:
+    """How long each engine but the first took to start, by the server's log."""
+    text = server.log.read_text()
+    return [float(each) for each in re.findall(r"the next engine is ready after ([\d.]+) s", text)]
 
 
 def main() -> None:
@@ -188,6 +212,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--signal", nargs="+", choices=("KILL", "STOP"), default=["KILL", "STOP"])
     parser.add_argument("--flags", default="", help="more flags for `wheelpit serve`")
+    parser.add_argument("--nice", type=int, default=0, help="of the server and of this script")
     arguments = parser.parse_args()
     command = (
         *(sys.executable, "-m", "wheelpit", "serve", arguments.model, "--dtype", "float32"),
@@ -203,6 +228,8 @@ def main() -> None:
     server = RunningServer(engine, log)
     try:
         ready_s = server.wait_until_ready(120.0)
+        for pid in (server.session_id, os.getpid()):
+            set_niceness(pid, arguments.nice)
         requests = bodies(arguments.model, arguments.streams, arguments.tokens)
         rows = [
             asyncio.run(compare(server, requests, signal.Signals[f"SIG{name}"], arguments.kills))

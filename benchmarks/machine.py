@@ -39,12 +39,12 @@ class CpuTimes:
 
     @classmethod
     def now(cls, session_id: int) -> "CpuTimes":
-        """Read the counters; the server is every process of the session."""
+        """Read the counters; the server is every process of the session, those that ended too."""
         ticks = os.sysconf("SC_CLK_TCK")
         counters = [int(c) for c in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
         user, nice, system, _idle, _wait, irq, softirq, steal = counters
         server_ticks = sum(
-            sum(int(field) for field in fields[11:13]) for fields in _session_stats(session_id)
+            sum(int(field) for field in fields[11:15]) for fields in _session_stats(session_id)
         )
         own = os.times()
         return cls(
