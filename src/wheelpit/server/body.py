@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -12,21 +13,31 @@ from wheelpit.server.errors import BadBodyError, BodyTooLargeError, ClientGoneEr
 
 T = TypeVar("T")
 
+Body = bytes | bytearray
+
 FIELD_PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 NAMED_FIELD = re.compile(r"(?:missing required|unknown) field `([^`]*)`")
 
 
-async def read_json(request: Request, decoder: msgspec.json.Decoder[T], max_bytes: int) -> T:
+async def read_json(
+    request: Request,
+    decoder: msgspec.json.Decoder[T],
+    max_bytes: int,
+    check: Callable[[Body], None] = lambda body: None,
+) -> T:
     """Return the decoded body.
 
-    Raises BadBodyError, BodyTooLargeError or ClientGoneError. The decoder is strict about types
-    and ignores fields it does not know.
+    check: looks at it before it is decoded; may raise what it likes. Raises BadBodyError,
+    BodyTooLargeError or ClientGoneError. The decoder is strict about types and ignores fields it
+    does not know.
     """
     _check_content_type(request.headers.get("content-type"))
-    return decode(await _read(request, max_bytes), decoder)
+    body = await _read(request, max_bytes)
+    check(body)
+    return decode(body, decoder)
 
 
-def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+def decode(body: Body, decoder: msgspec.json.Decoder[T]) -> T:
     """Decode, translating whatever the decoder finds wrong into BadBodyError."""
     try:
         return decoder.decode(body)
@@ -56,23 +67,24 @@ def _check_content_type(value: str | None) -> None:
         )
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def _read(request: Request, max_bytes: int) -> Body:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared[:20]) > max_bytes:
         raise _too_large(f"{declared[:20]} bytes", max_bytes)
-    parts: list[bytes] = []
-    size = 0
+    # Joining the parts of a large body at its end would hold up the event loop.
+    body = bytearray()
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError("the client left while sending the body")
-        part = message.get("body", b"")
-        size += len(part)
-        if size > max_bytes:
+        part: bytes = message.get("body", b"")
+        if len(body) + len(part) > max_bytes:
             raise _too_large(f"more than {max_bytes} bytes", max_bytes)
-        parts.append(part)
+        if not body and not message.get("more_body", False):
+            return part
+        body += part
         if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            return body
 
 
 def _too_large(size: str, max_bytes: int) -> BodyTooLargeError:

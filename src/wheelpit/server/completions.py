@@ -14,6 +14,7 @@ from wheelpit.server.auth import principal_of, tenant_of
 from wheelpit.server.body import read_json
 from wheelpit.server.generation import EngineCall
 from wheelpit.server.generation_response import GenerationResponse, Job, Prepared, reading
+from wheelpit.server.large_prompt import check_large_prompt
 from wheelpit.server.logprobs import (
     CompletionLogprobs,
     TextOffsets,
@@ -56,7 +57,12 @@ class CompletionRoute:
         """Continue one or several prompts, whole or as a stream of server-sent events."""
         service = self._service
         with reading(request):
-            body = await read_json(request, self._decoder, service.options.max_body_bytes)
+            body = await read_json(
+                request,
+                self._decoder,
+                service.options.max_body_bytes,
+                lambda body: check_large_prompt(body, service),
+            )
             arrival_time = time.time()
             request_id = f"cmpl-{choose_request_id(request, body.request_id)}"
             prompts = split_prompts(body.prompt)

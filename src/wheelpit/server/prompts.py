@@ -89,14 +89,17 @@ async def read_prompt(
     return read
 
 
-def check_chars(service: Service, num_chars: int) -> None:
-    """Refuse a text that cannot fit, whatever its tokens, before tokenizing costs anything."""
+def check_chars(service: Service, num_chars: int, *, is_exact: bool = True) -> None:
+    """Refuse a text that cannot fit, whatever its tokens, before tokenizing costs anything.
+
+    is_exact: False if it may have more characters than that.
+    """
     limit = service.model.max_model_len * service.model.max_token_chars
     if num_chars > limit:
         raise ValidationError(
             f"This model's maximum context length is {service.model.max_model_len} tokens, so at "
-            f"most {limit} characters. However, your prompt has {num_chars} characters. Please "
-            "reduce the length of the prompt.",
+            f"most {limit} characters. However, your prompt has {'' if is_exact else 'at least '}"
+            f"{num_chars} characters. Please reduce the length of the prompt.",
             parameter="input_text",
             value=num_chars,
         )
