@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 
 from machine import CpuTimes, Memory, describe_machine
@@ -510,6 +510,50 @@ async def disconnects(bench: Bench) -> list[Row]:
     ]
 
 
+async def probes(bench: Bench) -> list[Row]:
+    """Another process asks for health while every seat is taken, and while large prompts come."""
+    word, ids = "word " * 2_000_000, [1234] * 1_700_000
+    large = [
+        json.dumps({"model": bench.model, "prompt": prompt}).encode() for prompt in (word, ids)
+    ]
+    async with bench.serve("--max-num-queued-reqs", "none") as load:
+
+        async def probe() -> list[float]:
+            script = Path(__file__).with_name("probe.py")
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(script), load.server.url, str(bench.seconds)),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            output, _ = await process.communicate()
+            took_s: list[float] = json.loads(output)
+            return took_s
+
+        async def send_large() -> None:
+            for body in cycle(large):
+                await load.client.post("/v1/completions", body)
+                await asyncio.sleep(1.0)
+
+        full, _ = await asyncio.gather(
+            probe(), load.closed_loop(4 * SEATS, bench.seconds, lambda: load.send(64, 64))
+        )
+        sending = asyncio.create_task(send_large())
+        during = await probe()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    return [
+        Row(
+            "probes",
+            f"health routes answer in < 10 ms p99 {when}",
+            f"p99 {1000 * p99(took_s):.1f} ms, of {len(took_s)}",
+            p99(took_s) < 0.01,
+        )
+        for when, took_s in (
+            (f"with all seats taken and {3 * SEATS} requests waiting", full),
+            ("while a prompt of 10 MB comes in every second", during),
+        )
+    ]
+
+
 EXPERIMENTS = {
     "deadlines": deadlines,
     "priorities": priorities,
@@ -517,6 +561,7 @@ EXPERIMENTS = {
     "long_prompt": long_prompt,
     "overload": overload,
     "disconnects": disconnects,
+    "probes": probes,
 }
 
 
