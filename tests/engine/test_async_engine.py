@@ -470,6 +470,18 @@ async def test_del_ends_the_process(make_engine, model_folder):
         os.kill(pid, 0)
 
 
+async def test_an_embedded_engine_leaves_signals_to_its_program(make_engine):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+    before = [signal.getsignal(number) for number in numbers]
+    engine = make_engine()
+    await collect(engine, "abc", params())
+    os.kill(engine.engine_pid, signal.SIGKILL)
+    await collect(engine, "abc", params())
+    assert [signal.getsignal(number) for number in numbers] == before
+    engine.shutdown()
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
 def test_a_start_failure_has_its_own_exception(make_engine):
     with pytest.raises(ModelLoadError, match="broken on purpose"):
         make_engine(worker=fake_worker(fails="clearly"))

@@ -163,7 +163,12 @@ async def test_logprobs_stop_strings_and_several_completions_survive(make_engine
         "logprobs": greedy(60, logprobs=2),
         "prompt": greedy(60, prompt_logprobs=1),
         "min": greedy(60, min_tokens=30, repetition_penalty=1.3),
+        "penalties": greedy(60, presence_penalty=0.5, frequency_penalty=0.5),
     }
+    text = (await collect(undisturbed, [5, 6, 7], greedy(60), "text"))[-1].outputs[0].text
+    last = text[-12:-8]
+    assert text.count(last) == 1
+    cases["stop"] = greedy(60, stop=[last])
     wanted = {
         name: await collect(undisturbed, [5, 6, 7], options, name)
         for name, options in cases.items()
@@ -184,6 +189,9 @@ async def test_logprobs_stop_strings_and_several_completions_survive(make_engine
             assert completion.text == theirs[index].text
             assert completion.logprobs == theirs[index].logprobs
             assert completion.finish_reason == theirs[index].finish_reason
+            assert completion.stop_reason == theirs[index].stop_reason
+    assert engine.health().num_restarts == 1
+    assert last_of_each(wanted["stop"])[0].stop_reason == last
 
 
 def last_of_each(outputs):

@@ -22,7 +22,14 @@ from wheelpit.engine.messages import (
 from wheelpit.engine.request_book import OVERDUE_S, RequestBook
 from wheelpit.engine.request_state import RequestState
 from wheelpit.engine.restart_settings import RestartSettings
-from wheelpit.engine.supervisor import EngineState, Supervisor
+from wheelpit.engine.supervisor import (
+    HEALTHY_STEPS,
+    LONG_STEP_SLACK,
+    MIN_LOADING_S,
+    UNKNOWN_TOKEN_S,
+    EngineState,
+    Supervisor,
+)
 from wheelpit.errors import EngineDeadError
 from wheelpit.request import SamplingParams
 from wheelpit.scheduling.deadlines import Deadlines
@@ -379,3 +386,50 @@ def test_one_timer_watches_over_however_many_engines():
     front.supervisor.close(EngineDeadError("the test is over"))
     front.timers.advance(60.0)
     assert len(front.timers) == 0
+
+
+def test_engines_that_fail_soon_are_started_later_and_later():
+    """At once after the first failure, which may be a mishap; then after 0.2, 0.4 ... 10 s."""
+    front = Front(max_restarts=100)
+    waits_s = []
+    for _ in range(9):
+        front.engine.end("exited with status 1", False)
+        died_s, num_engines = front.clock.now, len(front.engines)
+        while len(front.engines) == num_engines:
+            front.timers.advance(0.05)
+        waits_s.append(round(front.clock.now - died_s, 1))
+        front.engine.say(READY)
+    assert waits_s[0] <= 0.1
+    assert waits_s[1:] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    # Twenty steps later all is forgiven.
+    front.submit("a")
+    for _ in range(HEALTHY_STEPS):
+        front.engine.give("a0")
+    front.engine.end("exited with status 1", False)
+    front.timers.advance(0.05)
+    assert front.supervisor.state is EngineState.LOADING
+
+
+def test_a_long_step_that_was_announced_is_no_hang():
+    front = Front()
+    front.submit("a")
+    front.engine.say(StepBegins(2000, ["a0"]))
+    allowed_s = 4.0 + LONG_STEP_SLACK * 2000 * UNKNOWN_TOKEN_S
+    front.timers.advance(allowed_s - 0.1)
+    assert len(front.engines) == 1
+    assert not front.supervisor.health().is_stalled
+    # But not for ever.
+    front.timers.advance(1.2)
+    assert len(front.engines) == 2
+
+
+def test_a_slow_start_is_no_hang_until_it_is_ten_times_as_slow():
+    """The first took a second: another has the least that each has, a minute."""
+    front = Front()
+    front.submit("a")
+    front.engine.end("exited with status 1", False)
+    front.timers.advance(MIN_LOADING_S - 1.0)
+    assert (len(front.engines), front.supervisor.state) == (2, EngineState.LOADING)
+    front.timers.advance(2.5)
+    assert len(front.engines) == 3
+    assert front.engines[1].is_killed

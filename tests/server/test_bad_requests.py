@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.fake_worker import EXITS
 from tests.server.conftest import MakeServer, RunningServer
 from wheelpit.server.options import ServerOptions
 
@@ -370,8 +371,11 @@ def test_bytes_that_are_not_http_are_answered_with_400(server: RunningServer) ->
         assert sock.recv(100).startswith(b"HTTP/1.1 400")
 
 
-def test_an_answer_cannot_be_begun_by_a_dead_engine(make_server: MakeServer) -> None:
-    """A prompt that kills the engine process: a 500 with its reason, and health tells."""
-    doomed = make_server()
-    message = assert_error(doomed.complete(prompt=[251]), 500, "InternalServerError")
-    assert "engine" in message
+def test_a_prompt_that_ends_every_engine_is_a_500_and_the_next_is_served(
+    make_server: MakeServer,
+) -> None:
+    running = make_server()
+    message = assert_error(running.complete(prompt=[EXITS]), 500, "InternalServerError")
+    assert "3 engine processes in a row died while it ran" in message
+    assert running.is_serving()
+    assert running.client.get("/health").status_code == 200
