@@ -84,15 +84,22 @@ class Memory:
 
 
 def set_niceness(process_id: int, nice: int) -> None:
-    """Set the niceness of a process's group and, where the kernel has it, of its autogroup.
+    """Set the niceness of a process's whole session: none of its processes goes before another.
 
     With autogroups a process's own niceness counts only within its session.
     """
-    os.setpriority(os.PRIO_PGRP, os.getpgid(process_id), nice)
-    try:
+    if has_autogroups():
         Path(f"/proc/{process_id}/autogroup").write_text(str(nice))
+        return
+    for member in session_processes(os.getsid(process_id)):
+        os.setpriority(os.PRIO_PROCESS, member, nice)
+
+
+def has_autogroups() -> bool:
+    try:
+        return Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() == "1"
     except FileNotFoundError:
-        pass
+        return False
 
 
 def session_processes(session_id: int) -> list[int]:
