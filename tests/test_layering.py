@@ -46,6 +46,7 @@ FACADE = {"__init__", "exceptions", "inputs", "logprobs", "outputs", "sampling_p
 
 ENGINE_PROCESS = (
     "engine.core",
+    "engine.forking",
     "engine.worker",
     "kernels",
     "layers",
@@ -72,12 +73,22 @@ def module_names() -> tuple[str, ...]:
     )
 
 
+def path_of(module: str) -> Path:
+    path = SOURCE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def tree_of(module: str) -> ast.AST:
+    path = path_of(module)
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
 @cache
 def imports_of(module: str) -> frozenset[str]:
     """Return the absolute names a module imports, anywhere in it, but for type checking."""
-    path = SOURCE.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    path = path_of(module)
+    tree = tree_of(module)
     package = ("wheelpit." + module).split(".")
     if path.name != "__init__.py" or module == "__init__":
         package = package[:-1]
@@ -160,6 +171,19 @@ def test_the_scheduler_reads_no_clock_and_does_no_io():
                 assert not imports_package(module, package), f"{module} imports {package}"
 
 
+@pytest.mark.parametrize("module", module_names())
+def test_nothing_that_is_read_is_run(module):
+    """Weights, templates and messages are data."""
+    for package in ("pickle", "marshal", "shelve", "dill", "cloudpickle", "multiprocessing"):
+        assert not imports_package(module, package), f"{module} imports {package}"
+    forbidden = calls_in(tree_of(module)) & {"eval", "exec", "compile", "__import__", "torch.load"}
+    assert not forbidden, f"{module} calls {', '.join(forbidden)}"
+
+
+def calls_in(tree: ast.AST) -> set[str]:
+    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+
 def test_this_test_sees_imports():
     """The rules above mean nothing if the reading of the source is wrong."""
     assert "torch.nn" in set(_imports(ast.parse("def f():\n  from torch import nn"), []))
@@ -168,5 +192,6 @@ def test_this_test_sees_imports():
         "wheelpit.text.a",
     }
     assert not set(_imports(ast.parse("if TYPE_CHECKING:\n  import torch"), []))
+    assert calls_in(ast.parse("x = [torch.load(exec('1'))]")) == {"torch.load", "exec"}
     assert "errors" in imported_layers("text.tokenizer")
     assert {"cli.main", "text.stop", "errors", "__init__"} <= set(module_names())
