@@ -42,6 +42,9 @@ BEAT_S = 0.01
 BLOCK_S = 0.1
 """Without a heartbeat for this long, and in the learner's code each time we look: blocked."""
 
+LEAST_SHARE = 0.1
+"""Whoever gets less of a core than this, however busy the machine, is not to blame for slowness."""
+
 NUM_LOOKS = 3
 SLEEP_S = 0.001
 """`time.sleep` on the loop's thread is a mistake from this length on."""
@@ -197,7 +200,7 @@ class LoopRunner:
                 )
             is_patience_over = now - began > max(4 * limit_s, scaled(PATIENCE_S))
             if silent_s > limit_s:
-                if job.blocked is not None or is_patience_over:
+                if looks >= NUM_LOOKS or is_patience_over:
                     self._abandon(job)
                     return
                 continue
@@ -213,10 +216,14 @@ class LoopRunner:
         """Return the learner's line that keeps the loop from beating, if one does."""
         if silent_s < scaled(BLOCK_S) or self._thread is None:
             return None
-        much_s = scaled(BLOCK_S) / 2
+        much_s = max(scaled(BLOCK_S) / 2, silent_s * LEAST_SHARE)
         if not self._looks.is_at_fault(self._thread, self._used_at_beat_s, much_s):
             return None
-        return place_of_thread(self._thread.ident, self._owners)
+        return self._place()
+
+    def _place(self) -> Place | None:
+        ident = self._thread.ident if self._thread is not None else None
+        return place_of_thread(ident, self._owners)
 
     def _is_loading(self) -> bool:
         frames = sys._current_frames()
@@ -236,7 +243,9 @@ class LoopRunner:
         job.error = Hung(place)
 
     def _abandon(self, job: _Job) -> None:
-        place = job.blocked.place if job.blocked is not None else None
+        place = self._place()
+        if place is None and job.blocked is not None:
+            place = job.blocked.place
         job.blocked = Blocked(
             place,
             ms=0,

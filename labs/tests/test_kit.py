@@ -263,14 +263,14 @@ def test_time_sleep_in_a_thread_is_fine(runner):
 
 def test_a_busy_loop_is_noticed_while_it_runs(runner):
     async def main():
-        end = time.thread_time() + 0.3
-        while time.thread_time() < end:  # is busy here
+        while runner._job.blocked is None:  # is busy here
             pass
 
     with pytest.raises(Blocked) as blocked:
         runner.run(main())
     assert abs(blocked.value.place.line - line_of("is busy here")) <= 1
-    assert blocked.value.values["ms"] >= 100
+    # Endless, if this machine takes so long to notice.
+    assert blocked.value.values["ms"] >= 100 or blocked.value.values["is_endless"]
 
 
 def test_blocking_calls_of_ours_are_nobodys_fault():
