@@ -176,7 +176,11 @@ def count_objects() -> dict[str, int]:
 
 def count_waits() -> dict[str, int]:
     """The running loop's tasks and its timers, by what they run."""
-    tasks = [f"task {task.get_coro().__qualname__}" for task in asyncio.all_tasks()]
+    coroutines = [task.get_coro() for task in asyncio.all_tasks()]
+    tasks = [
+        f"task {each.__qualname__ if isinstance(each, types.CoroutineType) else type(each)}"
+        for each in coroutines
+    ]
     timers = [
         # uvloop's tells what it calls in no other way.
         re.sub(r"^<TimerHandle( when=\S+)?|( at .*)?>$", "timer", repr(each), count=1)

@@ -67,7 +67,7 @@ async def test_what_is_left_behind_is_found_wherever_it_is(
         sampler = Sampler(engine, server)
         sampler.held()  # makes what the next one finds
         before = sampler.held()
-        assert compare(before, sampler.held()) == []
+        assert compare(before, before, sampler.held()) == []
 
         # What a mistake in the server may leave in its tables.
         service, counts = service_of(server.app), HttpMetrics()._counts
@@ -89,7 +89,7 @@ async def test_what_is_left_behind_is_found_wherever_it_is(
             leave = threading.Event()
             thread = threading.Thread(target=leave.wait)
             thread.start()
-            found = compare(before, sampler.held())
+            found = compare(before, before, sampler.held())
         del hidden, hidden_lists
         leave.set()
         thread.join()
