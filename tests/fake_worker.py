@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fakes import FakeRunner
-from wheelpit.config import EngineConfig
+from wheelpit.config import ComputePlan, EngineConfig
 from wheelpit.engine.chaos import Chaos, ChaoticRunner, fail
 from wheelpit.engine.core import Runner
 from wheelpit.engine.worker import main
@@ -43,9 +43,15 @@ def fake_worker(
 class MisbehavingRunner(FakeRunner):
     """A FakeRunner that takes its time, and obeys the special first tokens."""
 
-    def __init__(self, *, step_ms: float, num_blocks: int, block_size: int, vocab_size: int):
-        super().__init__(num_blocks=num_blocks, block_size=block_size, vocab_size=vocab_size)
+    def __init__(self, config: EngineConfig, *, step_ms: float, num_blocks: int) -> None:
+        super().__init__(
+            num_blocks=config.cache.num_blocks or num_blocks,
+            block_size=config.cache.block_size,
+            vocab_size=259,
+        )
         self._pause_s = step_ms / 1000
+        # As if each process measured something else.
+        self.compute_plan = config.compute_plan or ComputePlan(((os.getpid(), 1),), False)
 
     def run(self, batch: ScheduledBatch) -> list[SampledToken]:
         if self._pause_s:
@@ -71,12 +77,7 @@ def load(options: argparse.Namespace, config: EngineConfig) -> MisbehavingRunner
         Path(options.fails.removeprefix("waits:")).read_bytes()
     if options.fails == "silently":
         os._exit(5)
-    return MisbehavingRunner(
-        step_ms=options.step_ms,
-        num_blocks=config.cache.num_blocks or options.num_blocks,
-        block_size=config.cache.block_size,
-        vocab_size=259,
-    )
+    return MisbehavingRunner(config, step_ms=options.step_ms, num_blocks=options.num_blocks)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ class FakeRunner:
     """
 
     dtype = "float32"
+    compute_plan = None
     device = "cpu"
 
     def __init__(

@@ -123,6 +123,16 @@ class SchedulerConfig:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ComputePlan:
+    """How a CPU multiplies best: see runner/compute_plan.py."""
+
+    threads: tuple[tuple[int, int], ...]
+    """(most rows of a step, its threads), by rows; a step of more rows gets all."""
+    has_plain_rows: bool
+    """Are single rows of bfloat16 multiplied by torch's own kernel?"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """Everything the engine process needs to know."""
@@ -133,7 +143,10 @@ class EngineConfig:
     max_logprobs: int = 20
     """Most `logprobs` a request may ask for; -1 is the whole vocabulary."""
     num_threads: int | None = None
-    """CPU threads of the engine process; None is the number of cores."""
+    """Most CPU threads of the engine process; None is the number of cores."""
+    compute_plan: ComputePlan | None = None
+    """None measures one. An engine that replaces another gets the other's: what a request
+    computes may not depend on that."""
 
     def __post_init__(self) -> None:
         require(self.max_logprobs >= -1, "max_logprobs", self.max_logprobs, "at least -1")

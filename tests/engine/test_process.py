@@ -11,6 +11,8 @@ import time
 import pytest
 
 from tests.fake_worker import HANGS, fake_worker
+from wheelpit.config import EngineConfig, ModelOptions
+from wheelpit.engine.process import Engines
 
 SCRIPT = """
 import asyncio, sys
@@ -96,3 +98,20 @@ def test_ctrl_c_does_not_reach_the_engine_first(model_folder):
     assert "KeyboardInterrupt" in errors
     assert "EngineDeadError" not in errors
     wait_until_gone(pid)
+
+
+def test_the_next_engine_computes_as_the_first_one_found_best():
+    """Each start measures the machine anew, and might choose otherwise in mid-answer."""
+    engines = Engines(fake_worker(), EngineConfig(model=ModelOptions(folder="", max_model_len=64)))
+    try:
+        first = engines.start()
+        ready = first.wait_until_ready(lambda name, seconds: None)
+        engines.settle(ready)
+        first.kill()
+        second = engines.start()
+        assert second.wait_until_ready(lambda name, seconds: None) == ready
+        assert ready.compute_plan is not None
+        assert second.pid != first.pid
+        second.stop()
+    finally:
+        engines.close()

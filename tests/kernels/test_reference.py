@@ -43,14 +43,17 @@ def test_silu_and_mul_is_its_formula() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 16, 33])
 @pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("has_plain_rows", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_packed_linear_is_the_plain_one(rows: int, has_bias: bool, dtype: torch.dtype) -> None:
+def test_the_packed_linear_is_the_plain_one(
+    rows: int, has_bias: bool, has_plain_rows: bool, dtype: torch.dtype
+) -> None:
     weight, x = random(24, 40).to(dtype), random(rows, 40, seed=1).to(dtype)
     bias = random(24, seed=2).to(dtype) if has_bias else None
     if not onednn.can_pack(weight):
         pytest.skip("this torch has no oneDNN")
     was_enabled = torch._C._get_mkldnn_enabled()
-    product = onednn.PackedLinear(weight)(x, bias)
+    product = onednn.PackedLinear(weight, has_plain_rows=has_plain_rows)(x, bias)
     expected = x.float() @ weight.float().T + (0 if bias is None else bias.float())
     torch.testing.assert_close(product, expected.to(dtype))
     assert torch._C._get_mkldnn_enabled() == was_enabled

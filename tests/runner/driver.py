@@ -16,7 +16,9 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=None)
 
 
 def make_runner(folder: Path, **options: Any) -> ModelRunner:
-    """Load a folder; options: dtype, load_format, max_model_len, block_size, num_blocks."""
+    """Load a folder; options: dtype, load_format, max_model_len, block_size, num_blocks,
+    compute_plan.
+    """
     model = {"dtype": "float32", "max_model_len": 256, "device": "cpu"}
     model |= {k: v for k, v in options.items() if k in ("dtype", "load_format", "max_model_len")}
     cache = {"block_size": 8, "num_blocks": 400}
@@ -25,6 +27,7 @@ def make_runner(folder: Path, **options: Any) -> ModelRunner:
         model=ModelOptions(folder=str(folder), **model),
         cache=CacheConfig(**cache),
         scheduler=SchedulerConfig(max_num_seqs=32),
+        compute_plan=options.get("compute_plan"),
     )
     return ModelRunner(config)
 

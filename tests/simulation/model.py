@@ -78,6 +78,7 @@ class SimulatedRunner:
     """
 
     dtype = "float32"
+    compute_plan = None
     device = "cpu"
     vocab_size = VOCAB_SIZE
 

@@ -113,7 +113,7 @@ def serve(
     load_format: Annotated[Text, option(MODEL, "auto, safetensors, dummy (random).")] = None,
     dtype: Annotated[Text, option(MODEL, "auto, float32, bfloat16, float16.")] = None,
     device: Annotated[Text, option(MODEL, "auto, cpu, cuda.")] = None,
-    num_threads: Annotated[Number, option(MODEL, "CPU threads. Default: the cores.")] = None,
+    num_threads: Annotated[Number, option(MODEL, "Most CPU threads. Default: the cores.")] = None,
     max_model_len: Annotated[Text, option(MODEL, "Context in tokens: 4096, 16k, auto.")] = None,
     seed: Annotated[Number, option(MODEL, "Of requests that have none. Default: 0.")] = None,
     # --- the cache

@@ -91,6 +91,7 @@ class ChaoticRunner:
         self.block_size = runner.block_size
         self.vocab_size = runner.vocab_size
         self.dtype = runner.dtype
+        self.compute_plan = runner.compute_plan
         self.device = runner.device
         self.forward_s = runner.forward_s
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from wheelpit.config import EngineConfig
+from wheelpit.config import ComputePlan, EngineConfig
 from wheelpit.engine.messages import AddRequest, EngineStats, StepBegins, StepOutput, TokenOutput
 from wheelpit.errors import ValidationError
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch
@@ -39,6 +39,11 @@ class Runner(Protocol):
     dtype: str
     device: str
     forward_s: float
+
+    @property
+    def compute_plan(self) -> ComputePlan | None:
+        """How it computes, for the engine that may replace this one; None is nothing to keep."""
+        ...
 
     def run(self, batch: ScheduledBatch) -> list[SampledToken]:
         """Compute the batch and answer in its order. Safe to repeat after an exception.

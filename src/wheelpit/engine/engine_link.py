@@ -108,6 +108,7 @@ class EngineLink:
                 self._engines.close()
                 raise
             self._loading_s = time.monotonic() - self._started_s
+            self._engines.settle(self._ready)
         return self._ready
 
     def attach(self) -> None:

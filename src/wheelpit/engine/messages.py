@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from wheelpit.config import EngineConfig
+from wheelpit.config import ComputePlan, EngineConfig
 from wheelpit.request import SamplingParams
 from wheelpit.scheduling.deadlines import NO_DEADLINES, Deadlines
 from wheelpit.scheduling.logprobs import TokenLogprobs
@@ -85,6 +85,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     max_num_seqs: int
     max_num_batched_tokens: int
     vocab_size: int
+    compute_plan: ComputePlan | None = None
 
 
 class StartFailed(msgspec.Struct, frozen=True, tag=True):

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -86,6 +87,11 @@ class Engines:
         process = EngineProcess(ours, child)
         process.channel.send(Start(self._config))
         return process
+
+    def settle(self, ready: Ready) -> None:
+        """Have later engines compute as this one does: answers may not depend on which it was."""
+        model = replace(self._config.model, dtype=ready.dtype)  # type: ignore[arg-type]  # it is one
+        self._config = replace(self._config, model=model, compute_plan=ready.compute_plan)
 
     def close(self) -> None:
         """Leave no process behind. Idempotent; blocks for moments."""

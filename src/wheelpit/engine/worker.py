@@ -182,6 +182,7 @@ def _start(channel: BlockingChannel, load_runner: LoadRunner) -> EngineCore | No
             max_num_seqs=config.scheduler.max_num_seqs,
             max_num_batched_tokens=config.scheduler.max_num_batched_tokens,
             vocab_size=runner.vocab_size,
+            compute_plan=runner.compute_plan,
         )
     )
     for message in messages[1:]:

@@ -25,9 +25,7 @@ _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_int64
 
 def load(library: Path) -> ctypes.CDLL:
     """Load what `build.py` has made. Raises OSError."""
-    loaded = ctypes.CDLL(str(library))
-    loaded.set_num_threads(torch.get_num_threads())
-    return loaded
+    return ctypes.CDLL(str(library))
 
 
 class CompiledOperations:
@@ -39,6 +37,7 @@ class CompiledOperations:
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         """dtype: one of DTYPES, the model's."""
         suffix = DTYPES[dtype]
+        self._set_num_threads = library.set_num_threads
 
         def function(name: str, *types: type) -> Callable[..., None]:
             return _function(library, f"{name}_{suffix}", *types)
@@ -48,6 +47,10 @@ class CompiledOperations:
         self._silu_and_mul = function("silu_and_mul", *[_ADDRESS] * 2, *[_COUNT] * 2)
         self._rotate_and_write = function("rotate_and_write", *[_ADDRESS] * 4, *[_COUNT] * 4)
         self._attend_decodes = function("attend_decodes", *[_ADDRESS] * 5, *[_COUNT] * 7)
+
+    def use_threads(self, number: int) -> None:
+        torch.set_num_threads(number)
+        self._set_num_threads(number)
 
     def add_norm(
         self, hidden: Tensor, delta: Tensor | None, gain: Tensor, floor: Tensor, dtype: torch.dtype

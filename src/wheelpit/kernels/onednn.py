@@ -1,10 +1,10 @@
 """Linear layers on the CPU, each weight in the layouts that are fastest there.
 
 Called by `layers/linear.py`. oneDNN's own layout is two to three times as fast as F.linear, which
-searches for a layout on every call. A single row of bfloat16 is faster still by torch's own
-matrix-vector product on the plain weight: it streams it from memory, and one row is all streaming
-(a decode step of the built-in model, 2 threads, Zen 4: 8.6 to 4.5 ms on a busy machine;
-`benchmarks/decode_step.py`).
+searches for a layout on every call. A single row of bfloat16 may be faster still by torch's own
+matrix-vector product on the plain weight, which it streams from memory (a decode step of the
+built-in model, 2 threads: 8.6 to 4.5 ms on Zen 4), or take twice as long, as on processors with
+AMX: `runner/compute_plan.py` finds out.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ def can_pack(weight: Tensor) -> bool:
 class PackedLinear:
     """x W^T + b for one weight that `can_pack`. Immutable."""
 
-    def __init__(self, weight: Tensor) -> None:
-        """weight: [out, in]; kept as it is too, where that pays."""
+    def __init__(self, weight: Tensor, *, has_plain_rows: bool) -> None:
+        """weight: [out, in]. has_plain_rows: multiply single rows by the plain weight, which is
+        kept as well for it, if it is bfloat16 and not too large.
+        """
         weight = weight.detach()
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, USUAL_ROWS)
-        is_kept = weight.dtype == torch.bfloat16 and weight.nbytes <= MOST_KEPT_BYTES
-        self._plain = weight if is_kept else None
+        can_be_kept = weight.dtype == torch.bfloat16 and weight.nbytes <= MOST_KEPT_BYTES
+        self._plain = weight if has_plain_rows and can_be_kept else None
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x: [T, in], the weight's dtype. Returns [T, out] in that dtype."""

@@ -26,6 +26,10 @@ class Operations(Protocol):
         """Must decodes come in groups of like length, each with a mask? Else in one, without."""
         ...
 
+    def use_threads(self, number: int) -> None:
+        """Compute with so many CPU threads from now on, torch's products included."""
+        ...
+
     def add_norm(
         self, hidden: Tensor, delta: Tensor | None, gain: Tensor, floor: Tensor, dtype: torch.dtype
     ) -> Tensor:

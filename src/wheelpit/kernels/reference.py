@@ -25,6 +25,9 @@ class TorchOperations:
     name = "plain torch"
     pads_decodes = True
 
+    def use_threads(self, number: int) -> None:
+        torch.set_num_threads(number)
+
     def add_norm(
         self, hidden: Tensor, delta: Tensor | None, gain: Tensor, floor: Tensor, dtype: torch.dtype
     ) -> Tensor:

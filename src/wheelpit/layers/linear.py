@@ -40,6 +40,7 @@ class Linear:
     ) -> None:
         """projections: by their names in the checkpoint, in the order of the outputs."""
         self.projections = projections
+        self._has_plain_rows = placement.has_plain_rows
         size = sum(projection.num_outputs for projection in projections.values())
         self.weight = placement.empty(size, in_features)
         self.bias = placement.empty(size) if has_bias else None
@@ -64,7 +65,7 @@ class Linear:
     def pack(self) -> None:
         """Lay the weight out for the CPU's kernels, if it has any."""
         if onednn.can_pack(self.weight):
-            self._packed = onednn.PackedLinear(self.weight)
+            self._packed = onednn.PackedLinear(self.weight, has_plain_rows=self._has_plain_rows)
             self.weight = self.weight.new_empty(0)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ class Placement:
     dtype: torch.dtype
     device: torch.device
     operations: Operations
+    has_plain_rows: bool = False
+    """See `ComputePlan`."""
 
     def empty(self, *shape: int) -> Tensor:
         """Allocate a weight; its values are whatever was in memory."""

@@ -1,26 +1,23 @@
-"""Decide the device and the dtype that "auto" stands for."""
+"""Decide the device and the dtype that "auto" stands for, and how to compute with them."""
 
 from __future__ import annotations
 
 import logging
-import time
 
 import torch
 
-from wheelpit.config import EngineConfig
+from wheelpit.config import ComputePlan, EngineConfig
 from wheelpit.errors import ConfigError
 from wheelpit.kernels import onednn
 from wheelpit.models.config import ModelConfig
+from wheelpit.runner.compute_plan import MEASURED_ROWS, make_plan
 from wheelpit.runner.kv_cache import available_bytes
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NO_PLAN = ComputePlan((), has_plain_rows=False)
 
-MEASURED_ROWS = (1, 16)
-MOST_MEASURED_WEIGHTS = 2**21
-"""A larger layer is measured by a slice of it: start-up may not wait for the answer."""
-NUM_ROUNDS = 5
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 FLOAT32_MEMORY_SHARE = 0.5
 """Float32 weights that take more than this share of the available memory are not considered."""
@@ -36,13 +33,19 @@ def resolve_device(config: EngineConfig) -> torch.device:
     return torch.device(name)
 
 
-def resolve_dtype(config: EngineConfig, model: ModelConfig, device: torch.device) -> torch.dtype:
-    """Return the dtype asked for; "auto" is what computes this model faster here, and logged."""
+def resolve_dtype(
+    config: EngineConfig, model: ModelConfig, device: torch.device
+) -> tuple[torch.dtype, ComputePlan]:
+    """Return the dtype asked for, and how to compute in it.
+
+    "auto" is what computes this model faster here, and logged.
+    """
     if config.model.dtype != "auto":
-        return DTYPES[config.model.dtype]
+        dtype = DTYPES[config.model.dtype]
+        return dtype, config.compute_plan or _plan(model, dtype, device)
     if device.type == "cuda":
         log.info("dtype auto: bfloat16, as always on a GPU")
-        return torch.bfloat16
+        return torch.bfloat16, NO_PLAN
     weight_bytes = 4 * _num_weights(model)
     share = FLOAT32_MEMORY_SHARE
     if weight_bytes > share * available_bytes():
@@ -52,12 +55,12 @@ def resolve_dtype(config: EngineConfig, model: ModelConfig, device: torch.device
             weight_bytes / 1e9,
             share * 100,
         )
-        return torch.bfloat16
-    sample = torch.empty(0, dtype=torch.bfloat16, device=device)
-    if not onednn.can_pack(sample):
+        return torch.bfloat16, _plan(model, torch.bfloat16, device)
+    if not _can_plan(torch.bfloat16, device):
         log.info("dtype auto: float32; this CPU has no fast kernels for bfloat16")
-        return torch.float32
-    times = {dtype: measure_linears(model, dtype) for dtype in (torch.float32, torch.bfloat16)}
+        return torch.float32, _plan(model, torch.float32, device)
+    plans = {dtype: make_plan(model, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    times = {dtype: seconds for dtype, (_, seconds) in plans.items()}
     # Each number of rows counts alike: the product of the ratios decides.
     ratio = 1.0
     for slow, fast in zip(times[torch.float32], times[torch.bfloat16], strict=True):
@@ -70,36 +73,15 @@ def resolve_dtype(config: EngineConfig, model: ModelConfig, device: torch.device
         _join(MEASURED_ROWS),
         _join(round(1e6 * seconds) for seconds in times[torch.bfloat16]),
     )
-    return chosen
+    return chosen, plans[chosen][0]
 
 
-def measure_linears(model: ModelConfig, dtype: torch.dtype) -> list[float]:
-    """Return the seconds that one layer's linear products take on the CPU, per MEASURED_ROWS."""
-    queries = model.num_heads * model.head_dim
-    keys = model.num_kv_heads * model.head_dim
-    shapes = [
-        (queries + 2 * keys, model.hidden_size),
-        (model.hidden_size, queries),
-        (2 * model.intermediate_size, model.hidden_size),
-        (model.hidden_size, model.intermediate_size),
-    ]
-    seconds = [0.0] * len(MEASURED_ROWS)
-    for out_features, in_features in shapes:
-        measured = max(1, min(out_features, MOST_MEASURED_WEIGHTS // in_features))
-        packed = onednn.PackedLinear(torch.ones(measured, in_features, dtype=dtype))
-        for index, rows in enumerate(MEASURED_ROWS):
-            x = torch.ones(rows, in_features, dtype=dtype)
-            seconds[index] += _fastest(x, packed) * out_features / measured
-    return seconds
+def _plan(model: ModelConfig, dtype: torch.dtype, device: torch.device) -> ComputePlan:
+    return make_plan(model, dtype)[0] if _can_plan(dtype, device) else NO_PLAN
 
 
-def _fastest(x: torch.Tensor, packed: onednn.PackedLinear) -> float:
-    times = []
-    for _ in range(NUM_ROUNDS + 1):
-        started = time.perf_counter()
-        packed(x, None)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+def _can_plan(dtype: torch.dtype, device: torch.device) -> bool:
+    return onednn.can_pack(torch.empty(0, dtype=dtype, device=device))
 
 
 def _num_weights(model: ModelConfig) -> int:

@@ -60,6 +60,7 @@ class ModelInputs:
     """One step's tensors. Rows are the decodes, then the chunks, not the batch's order.
 
     token_ids, positions: [T] int64.
+    num_decode_keys: all that the decodes attend to.
     sample_rows: [B] int64, the rows whose logits choose a token, in the batch's order.
     fresh_block_ids: [n] int64, blocks that this step starts but does not fill. They must be
     cleared first: what an earlier owner left there is masked, but 0 * NaN is NaN.
@@ -68,6 +69,7 @@ class ModelInputs:
     token_ids: Tensor
     positions: Tensor
     attention: AttentionInputs
+    num_decode_keys: int
     sample_rows: Tensor
     fresh_block_ids: Tensor | None
     prompt_scores: tuple[PromptScores, ...]
@@ -102,6 +104,7 @@ def build_inputs(
             decodes=tuple(rows.decodes),
             chunks=tuple(rows.chunks),
         ),
+        num_decode_keys=sum(scheduled.start + 1 for scheduled in ordered[:num_decodes]),
         sample_rows=_to_device(np.array(sample_rows, dtype=np.int64), layout),
         fresh_block_ids=_to_device(np.array(fresh), layout) if fresh else None,
         prompt_scores=_prompt_scores(batch, first_rows),

@@ -28,6 +28,7 @@ from wheelpit.runner.kernel_choice import choose_kernels
 from wheelpit.runner.kv_cache import allocate_cache, choose_num_blocks
 from wheelpit.runner.logprobs import score_tokens
 from wheelpit.runner.sampler import sample
+from wheelpit.runner.step_threads import StepThreads
 from wheelpit.runner.token_history import TokenHistory
 from wheelpit.scheduling.batch import SampledToken, ScheduledBatch, ScheduledSequence
 from wheelpit.scheduling.logprobs import TokenLogprobs
@@ -65,13 +66,14 @@ class ModelRunner:
         folder = Path(config.model.folder)
         model_config = ModelConfig.from_folder(folder)
         device = resolve_device(config)
-        dtype = resolve_dtype(config, model_config, device)
+        dtype, self.compute_plan = resolve_dtype(config, model_config, device)
         self.dtype = str(dtype).removeprefix("torch.")
         self.device = device.type
         self.vocab_size = model_config.vocab_size
         self.block_size = config.cache.block_size
         kernels = choose_kernels(config, dtype, device, build)
-        placement = Placement(dtype, device, kernels.operations)
+        placement = Placement(dtype, device, kernels.operations, self.compute_plan.has_plain_rows)
+        self._threads = StepThreads(self.compute_plan, kernels.operations, model_config)
         self._model = _load_model(config, model_config, placement)
         on_phase("load", time.perf_counter() - started)
         started = time.perf_counter()
@@ -90,12 +92,12 @@ class ModelRunner:
         self._warm_up(config)
         on_phase("warm up", time.perf_counter() - started)
         log.info(
-            "%s on %s in %s, %s, %d threads; KV cache of %d blocks of %d tokens",
+            "%s on %s in %s, %s, %s; KV cache of %d blocks of %d tokens",
             model_config.architecture,
             self.device,
             self.dtype,
             kernels.operations.name,
-            torch.get_num_threads(),
+            self._threads,
             self.num_blocks,
             self.block_size,
         )
@@ -112,6 +114,8 @@ class ModelRunner:
             if not _is_out_of_memory(error):
                 raise
             reason = str(error)
+        finally:
+            self._threads.restore()
         # Here, where the failed step's tensors are gone with its traceback.
         if self.device == "cuda":
             torch.cuda.empty_cache()
@@ -119,6 +123,7 @@ class ModelRunner:
 
     def _run(self, batch: ScheduledBatch) -> list[SampledToken]:
         inputs, sampling = build_inputs(batch, self._layout, self._history)
+        self._threads.prepare(inputs)
         hidden, logits = self.execute(inputs)
         answers = [SampledToken()] * len(batch.sequences)
         tokens = sample(logits, sampling, self._draw) if sampling.num_rows else []

@@ -1,0 +1,115 @@
+"""Measure at the start how this machine's CPU multiplies best, and plan the steps by it.
+
+A decode step of a small model is many short products. Cut into two, most of them wait longer for
+the second thread to wake up than it takes off them; and with anything else to do for the
+other core, such as this engine's own front end, they wait for that, too. A large model's products
+are bound by memory, which one core cannot exhaust. Which kernel is best for a single row depends
+on the processor. None of this can be known beforehand, and all of it takes milliseconds to try.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from wheelpit.config import ComputePlan
+from wheelpit.kernels import onednn
+from wheelpit.models.config import ModelConfig
+
+MEASURED_ROWS = (1, 16, 64)
+"""One sequence decoding, and some; steps of more rows than the last get all threads."""
+
+MOST_MEASURED_WEIGHTS = 2**21
+"""A larger layer is measured by a slice of it: start-up may not wait for the answer."""
+
+NUM_ROUNDS = 5
+
+WORTH_DOUBLING = 1.4
+"""Twice as many threads are worth it if they are so many times as fast."""
+
+
+class LayerProducts:
+    """The linear products of one layer of a model, with weights of no meaning."""
+
+    def __init__(self, model: ModelConfig, dtype: torch.dtype) -> None:
+        queries = model.num_heads * model.head_dim
+        keys = model.num_kv_heads * model.head_dim
+        self._dtype = dtype
+        self._products: list[tuple[float, onednn.PackedLinear, onednn.PackedLinear]] = []
+        """How many times as large the layer is; packed, and with its single rows plain."""
+        for out_features, in_features in (
+            (queries + 2 * keys, model.hidden_size),
+            (model.hidden_size, queries),
+            (2 * model.intermediate_size, model.hidden_size),
+            (model.hidden_size, model.intermediate_size),
+        ):
+            measured = max(1, min(out_features, MOST_MEASURED_WEIGHTS // in_features))
+            weight = torch.ones(measured, in_features, dtype=dtype)
+            self._products.append(
+                (
+                    out_features / measured,
+                    onednn.PackedLinear(weight, has_plain_rows=False),
+                    onednn.PackedLinear(weight, has_plain_rows=True),
+                )
+            )
+        self._in_features = [model.hidden_size, queries, model.hidden_size, model.intermediate_size]
+
+    def seconds(self, rows: int, *, has_plain_rows: bool = False) -> float:
+        """How long all of them take, with torch's present number of threads."""
+        total = 0.0
+        for in_features, (scale, packed, plain) in zip(
+            self._in_features, self._products, strict=True
+        ):
+            x = torch.ones(rows, in_features, dtype=self._dtype)
+            total += scale * _fastest(x, plain if has_plain_rows else packed)
+        return total
+
+
+def make_plan(model: ModelConfig, dtype: torch.dtype) -> tuple[ComputePlan, list[float]]:
+    """Return the best plan for this dtype, and the seconds of a layer's products by MEASURED_ROWS.
+
+    Leaves torch's number of threads as it finds it: the most that a step may have.
+    """
+    most = torch.get_num_threads()
+    products = LayerProducts(model, dtype)
+    can_be_plain = dtype == torch.bfloat16
+    try:
+        limits, seconds = [], []
+        has_plain_rows = False
+        for rows in MEASURED_ROWS:
+            best: tuple[float, int, bool] | None = None
+            for number in _numbers_of_threads(most):
+                torch.set_num_threads(number)
+                found = (products.seconds(rows), number, False)
+                if rows == 1 and can_be_plain:
+                    plain = products.seconds(rows, has_plain_rows=True)
+                    found = min(found, (plain, number, True))
+                if best is not None and best[0] < found[0] * WORTH_DOUBLING:
+                    break
+                best = found
+            assert best is not None, "at least one number of threads was tried"
+            seconds.append(best[0])
+            limits.append((rows, best[1]))
+            has_plain_rows |= best[2]
+    finally:
+        torch.set_num_threads(most)
+    return ComputePlan(tuple(limits), has_plain_rows), seconds
+
+
+def _numbers_of_threads(most: int) -> Iterator[int]:
+    number = 1
+    while number < most:
+        yield number
+        number *= 2
+    yield most
+
+
+def _fastest(x: torch.Tensor, product: onednn.PackedLinear) -> float:
+    times = []
+    for _ in range(NUM_ROUNDS + 1):
+        started = time.perf_counter()
+        product(x, None)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
