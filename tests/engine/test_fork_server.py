@@ -207,6 +207,19 @@ async def test_what_has_imported_torch_has_one_thread_and_can_be_forked(make_eng
     assert engine.engine_pid != first
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not Path("/dev/nvidia0").exists(), reason="there is no GPU")
+async def test_engines_on_a_gpu_are_forked_too(make_engine):
+    """They may be, as long as nothing has used the GPU before the fork."""
+    engine = make_engine(worker=process.WORKER, load_format="dummy", device="cuda")
+    wanted = await collect(engine, [5, 6, 7], params(max_tokens=20, temperature=0.0))
+    first = engine.engine_pid
+    os.kill(first, signal.SIGKILL)
+    got = await collect(engine, [5, 6, 7], params(max_tokens=20, temperature=0.0))
+    assert got[-1].outputs[0].token_ids == wanted[-1].outputs[0].token_ids
+    assert parent_of(engine.engine_pid) != os.getpid()
+
+
 async def test_where_nothing_can_be_forked_each_engine_is_started(make_engine, monkeypatch):
     monkeypatch.setattr(process, "CAN_FORK", False)
     engine = make_engine(worker=fake_worker(step_ms=5))
