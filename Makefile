@@ -51,7 +51,7 @@ test: $(VENV)/.test-installed
 
 # Every answer to the labs 120 times, half of them on a busy machine (ARGS="--repeats 10").
 labs-soak: $(VENV)/.test-installed
-	$(BIN)/python labs/tests/soak.py $(ARGS)
+	$(BIN)/python labs/tests/labs_soak.py $(ARGS)
 
 simulate: $(VENV)/.test-installed
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)

@@ -35,6 +35,7 @@ from labkit.stacks import (
     place_of_any_task,
     place_of_task,
     place_of_thread,
+    suspended_frames,
 )
 from labkit.timing import Patience, monotonic, scaled, thread_time
 
@@ -208,6 +209,8 @@ class LoopRunner:
             num_beats = self._num_beats - beats_before
             is_fair = num_beats > 0.5 * limit_s / BEAT_S or is_patience_over
             if now - began > limit_s and is_fair:
+                if not is_patience_over and self._is_ours_to_end(job):
+                    continue
                 is_blocked = job.blocked is not None and place is not None
                 self._abandon(job) if is_blocked else self._end(job)
                 return
@@ -229,6 +232,12 @@ class LoopRunner:
         frames = sys._current_frames()
         ident = self._thread.ident if self._thread is not None else None
         return ident is not None and is_loading(frames.get(ident), self._owners)
+
+    def _is_ours_to_end(self, job: _Job) -> bool:
+        """Tell whether the coroutine waits for something of ours that has a time limit of its own."""
+        frames = suspended_frames(job.task.get_coro()) if job.task is not None else ()
+        values = (value for frame in frames for value in frame.f_locals.values())
+        return any(isinstance(value, Patience) for value in values)
 
     def _end(self, job: _Job) -> None:
         """Cancel a coroutine that takes too long, after reading where it stands."""

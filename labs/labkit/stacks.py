@@ -110,7 +110,7 @@ def file_of_error(error: BaseException) -> str:
 def place_of_task(task: asyncio.Task[Any], owners: Owners) -> Place | None:
     """Return the learner's innermost line at which a task is suspended."""
     place = None
-    for frame in _suspended_frames(task.get_coro()):
+    for frame in suspended_frames(task.get_coro()):
         if owners.is_learners(frame.f_code.co_filename):
             place = Place(owners.learner, frame.f_lineno)
     return place
@@ -121,7 +121,7 @@ def place_of_any_task(tasks: list[asyncio.Task[Any]], owners: Owners) -> Place |
     return next(filter(None, (place_of_task(task, owners) for task in tasks)), None)
 
 
-def _suspended_frames(start: Any) -> Iterator[FrameType]:
+def suspended_frames(start: Any) -> Iterator[FrameType]:
     """Follow what awaits what, from the outside in; through tasks and gathers as well."""
     pending, seen = [start], set()
     while pending:

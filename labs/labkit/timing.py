@@ -18,6 +18,8 @@ SCALE = float(os.environ.get("LAB_TIMEOUT_SCALE") or 1.0)
 class Patience:
     """A time limit for whoever looks again and again every few milliseconds, with `is_over()`.
 
+    While a coroutine holds one, the loop runner does not take it for one that hangs.
+
     It is over when the time is and there were as many looks as half of the time is good for; on a
     machine that is too busy for that, after eight times as long.
     """

@@ -50,7 +50,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
-def run(folder: Path, *words: str, **more: str) -> Done:
+def run(folder: Path, *words: str, limit_s: float = LIMIT_S, **more: str) -> Done:
     """Run `python WORDS` in a folder."""
     report = folder / ".report.json"
     report.unlink(missing_ok=True)
@@ -61,16 +61,17 @@ def run(folder: Path, *words: str, **more: str) -> Done:
         capture_output=True,
         text=True,
         check=False,
-        timeout=LIMIT_S,
+        timeout=limit_s,
     )
     written = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
     report.unlink(missing_ok=True)
     return Done(done.returncode, done.stdout, done.stderr, written)
 
 
-def grade(folder: Path, *words: str, **more: str) -> Done:
+def grade(folder: Path, *words: str, limit_s: float = LIMIT_S, **more: str) -> Done:
     """Run `pytest test_lab.py WORDS` in a folder."""
-    return run(folder, "-m", "pytest", "test_lab.py", "-p", "no:cacheprovider", *words, **more)
+    pytest = ("-m", "pytest", "test_lab.py", "-p", "no:cacheprovider")
+    return run(folder, *pytest, *words, limit_s=limit_s, **more)
 
 
 def copy_lab(folder: Path, lab: Path = LAB02) -> Path:

@@ -23,6 +23,7 @@ from labkit.script import Script
 from labkit.scripted import EngineFault, Fail, Hang, Pause, Say, ScriptedEngine, Start, Wait
 from labkit.stacks import Owners
 from labkit.stand_ins import Stuck, with_stopped_clock
+from labkit.timing import Patience
 from learner import LABS, copy_lab, environment, run
 from variant import LAB02, labs
 from verdicts import load_tests
@@ -242,6 +243,19 @@ def test_a_hang_is_found_through_tasks_gathers_and_generators(runner):
         runner.run(main(), limit_s=0.3)
     assert hung.value.place is not None
     assert hung.value.place.line == line_of("hangs here")
+
+
+def test_a_wait_with_a_limit_of_its_own_is_not_a_hang(runner):
+    async def wait_idle():
+        patience = Patience(0.4)
+        while not patience.is_over():
+            await asyncio.sleep(0.005)
+        return "said by whoever waits"
+
+    async def main():
+        return await wait_idle()
+
+    assert runner.run(main(), limit_s=0.1) == "said by whoever waits"
 
 
 def test_time_sleep_on_the_loop_is_noticed_however_short(runner):
