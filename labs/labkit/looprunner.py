@@ -234,7 +234,7 @@ class LoopRunner:
         return ident is not None and is_loading(frames.get(ident), self._owners)
 
     def _is_ours_to_end(self, job: _Job) -> bool:
-        """Tell whether the coroutine waits for something of ours that has a time limit of its own."""
+        """Tell whether the coroutine waits for something of ours, which has its own time limit."""
         frames = suspended_frames(job.task.get_coro()) if job.task is not None else ()
         values = (value for frame in frames for value in frame.f_locals.values())
         return any(isinstance(value, Patience) for value in values)
