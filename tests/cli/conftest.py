@@ -1,13 +1,12 @@
 """A stand-in server for the commands that talk to one, and `wheelpit serve` itself."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.fake_server import FakeServer
-from tests.cli.served import WHEELPIT, Start
+from tests.cli.served import Served, Start
 from tests.cli.terminal import Terminal
 from tests.tiny_model import make_model_folder
 
@@ -37,19 +36,14 @@ def open_terminal() -> Iterator[Callable[..., Terminal]]:
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start `wheelpit serve` on the tiny model with a fake engine; ended with the test."""
     folder = make_model_folder(tmp_path / "tiny")
-    processes: list[subprocess.Popen[str]] = []
+    processes: list[Served] = []
 
-    def start(*arguments: str, fails: str = "") -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*WHEELPIT, f"--fails={fails}", "serve", str(folder), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
+    def start(*arguments: str, fails: str = "") -> Served:
+        log = tmp_path / f"log-{len(processes)}"
+        processes.append(Served(log, f"--fails={fails}", "serve", str(folder), *arguments))
+        return processes[-1]
 
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.end()

@@ -67,7 +67,7 @@ def test_a_server_that_fails_on_purpose_says_so_loudly(start: Start) -> None:
     process = start(*SERVED, "--chaos", "kill=0.01,slow=0.2")
     announcement(process)
     process.terminate()
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.end(timeout=30)
     assert "--chaos kill=0.01,slow=0.2: the engine WILL FAIL ON PURPOSE" in errors
     assert "--max-restarts" in errors
 

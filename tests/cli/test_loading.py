@@ -7,14 +7,13 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.cli.served import Start, announcement
+from tests.cli.served import Served, Start, announcement
 from wheelpit.server.loading import LoadingPage, answering
 
 
@@ -46,7 +45,7 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
-def until_it_loads(process: subprocess.Popen[str]) -> None:
+def until_it_loads(process: Served) -> None:
     """Until it has said what comes last before the engine is all that it waits for."""
     assert process.stdout is not None
     while "HTTP stack" not in process.stdout.readline():
@@ -88,7 +87,7 @@ def test_a_signal_while_loading_ends_it_in_good_order(
     until_it_loads(process)
     (engine,) = children_of(process.pid)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.end(timeout=30)
     assert process.returncode == 0, errors
     assert not Path(f"/proc/{engine}").exists()
 

@@ -36,7 +36,7 @@ def test_it_prints_its_phases_and_a_command_that_works(start, tmp_path):
         done = subprocess.run(curl, shell=True, capture_output=True, text=True, check=True)
         assert json.loads(done.stdout)["choices"][0]["message"]["role"] == "assistant"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.end(timeout=20)
     assert process.returncode == 0
     assert "Traceback" not in errors
 
@@ -64,7 +64,7 @@ def test_a_port_in_use_is_told_at_once(start):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = start("--host", "127.0.0.1", "--port", str(port))
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.end(timeout=30)
     assert process.returncode == 1
     assert f"wheelpit: error: port {port} is in use" in errors
     assert "Traceback" not in errors
@@ -73,7 +73,7 @@ def test_a_port_in_use_is_told_at_once(start):
 @pytest.mark.parametrize("fails", ["clearly", "silently"])
 def test_an_engine_that_does_not_start_is_one_line(start, fails):
     process = start("--port", "0", fails=fails)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.end(timeout=30)
     assert process.returncode == 1
     assert [line for line in errors.splitlines() if line.startswith("wheelpit: error: ")]
 
@@ -97,7 +97,7 @@ def test_a_certificate_that_cannot_be_used_is_one_line(tmp_path):
 def test_a_broken_chat_template_is_told_before_the_first_request(start, tmp_path):
     (tmp_path / "mine.jinja").write_text("{% for %}")
     process = start("--port", "0", "--chat-template", str(tmp_path / "mine.jinja"))
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.end(timeout=30)
     assert process.returncode == 2
     assert "wheelpit: error: chat template does not compile: line 1" in errors
 
@@ -107,7 +107,7 @@ def test_a_model_with_a_broken_template_still_serves_completions(start, tmp_path
     process = start("--port", "0")
     assert announcement(process)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.end(timeout=30)
     assert "chat will not work, completions will: chat template does not compile" in errors
 
 
