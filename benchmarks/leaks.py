@@ -240,8 +240,11 @@ def fill_pools() -> None:
     A pool starts a thread when none is idle, up to a bound, and keeps it: without this, the number
     of threads would depend on how much happened at once so far.
     """
-    pools = [each for each in gc.get_objects() if isinstance(each, ThreadPoolExecutor)]
+    # Not isinstance(), which asks some objects for their class, and they warn of being deprecated.
+    pools = [each for each in gc.get_objects() if issubclass(type(each), ThreadPoolExecutor)]
     for pool in pools:
+        if pool._shutdown:
+            continue
         wait_for_all: Callable[[], int] = Barrier(pool._max_workers).wait
         futures = [pool.submit(wait_for_all) for _ in range(pool._max_workers)]
         for future in futures:

@@ -189,7 +189,7 @@ async def test_the_loop_runs_on_while_a_long_text_is_encoded(byte_level):
     ticking = asyncio.create_task(tick())
     await byte_level.encode_async("some words here " * 20_000)
     ticking.cancel()
-    assert ticks > 20
+    assert ticks > 3  # one, and then no other before the end, if it did not run on
 
 
 async def test_invalid_text_is_refused_from_the_thread_too(byte_level):
