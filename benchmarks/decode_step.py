@@ -131,7 +131,7 @@ def time_ops() -> None:
         for dtype in (torch.float32, torch.bfloat16):
             weight, y = torch.randn(2048, 384, dtype=dtype), x.to(dtype)
             if onednn.can_pack(weight):
-                packed_us = best_us(onednn.PackedLinear(weight, has_plain_rows=False), y, None)
+                packed_us = best_us(onednn.PackedLinear(weight), y, None)
                 plain_us = best_us(F.linear, y, weight)
                 print(f"[{rows}, 384] x [384, 2048] {dtype}: packed {packed_us} us,", end=" ")
                 print(f"F.linear {plain_us} us")

@@ -17,7 +17,7 @@ from wheelpit.kernels import build
 from wheelpit.kernels.build import start_build
 from wheelpit.kernels.compiled import CompiledOperations, load
 from wheelpit.kernels.reference import TorchOperations
-from wheelpit.runner.kernel_choice import choose_kernels
+from wheelpit.runner.kernel_choice import choose_kernels, open_library
 
 DTYPES = [torch.float32, torch.bfloat16]
 PLAIN = TorchOperations()
@@ -71,6 +71,41 @@ def test_many_threads_attend_as_one_does(compiled: CompiledOperations, dtype: to
         case = Case(work, 6, 3, 64)
         case.work, case.tokens = case.work[index : index + 1], case.tokens[index : index + 1]
         assert torch.equal(case.run(compiled, dtype)[0], together[index])
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (7, 48), (3, 130), (384, 1024)])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_row_is_multiplied_as_torch_does(
+    compiled: CompiledOperations, dtype: torch.dtype, shape: tuple[int, int], has_bias: bool
+) -> None:
+    weight, x = random(*shape).to(dtype), random(1, shape[1], seed=1).to(dtype)
+    bias = random(shape[0], seed=2).to(dtype) if has_bias else None
+    want = x.double() @ weight.double().T + (0.0 if bias is None else bias.double())
+    for operations in (compiled, PLAIN):
+        got = operations.multiply_row(weight, x, bias)
+        torch.testing.assert_close(
+            got, want.to(dtype), atol=max(1e-4, TOLERANCE[dtype]), rtol=TOLERANCE[dtype]
+        )
+
+
+def test_threads_multiply_a_row_as_one_does(
+    compiled: CompiledOperations, dtype: torch.dtype
+) -> None:
+    weight, x = random(301, 256).to(dtype), random(1, 256, seed=1).to(dtype)
+    results = []
+    for number in (1, 4, 2):
+        compiled.use_threads(number)
+        results.append(compiled.multiply_row(weight, x, None))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_rows_of_tables_are_looked_up(compiled: CompiledOperations, dtype: torch.dtype) -> None:
+    table, ids = random(9, 37).to(dtype), torch.tensor([8, 0, 3, 3])
+    assert torch.equal(compiled.embed(table, ids), PLAIN.embed(table, ids))
+    angles = random(9, 1, 12)
+    rotations = torch.polar(torch.ones_like(angles), angles)
+    assert torch.equal(compiled.take_rotations(rotations, ids), rotations[ids])
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (7, 48), (3, 384), (200, 384)])
@@ -135,6 +170,8 @@ def test_what_is_not_finite_stays_so_and_stays_where_it_is(
     out = compiled.add_norm(hidden, None, torch.ones(8), torch.tensor(0.1), dtype)
     assert not torch.isfinite(out).all()
     assert not torch.isfinite(compiled.silu_and_mul(hidden.to(dtype))).all()
+    weight = torch.ones(3, 8).to(dtype)
+    assert not torch.isfinite(compiled.multiply_row(weight, hidden.to(dtype), None)).any()
 
 
 # --- how the library comes about
@@ -223,14 +260,13 @@ def config(**options: bool) -> EngineConfig:
 def test_the_compiled_kernels_are_chosen_where_they_fit(
     kernel_library: Path,
 ) -> None:
-    chosen = choose_kernels(config(), torch.bfloat16, CPU, None)
+    library = open_library(config(), CPU, None)
+    chosen = choose_kernels(library, torch.bfloat16)
     assert isinstance(chosen.operations, CompiledOperations)
-    for plain in (
-        choose_kernels(config(enforce_eager=True), torch.bfloat16, CPU, None),
-        choose_kernels(config(), torch.float16, CPU, None),
-        choose_kernels(config(), torch.bfloat16, torch.device("cuda"), None),
-    ):
-        assert isinstance(plain.operations, TorchOperations)
+    plain = choose_kernels(library, torch.float16)
+    assert isinstance(plain.operations, TorchOperations)
+    assert open_library(config(enforce_eager=True), CPU, None) is None
+    assert open_library(config(), torch.device("cuda"), None) is None
 
 
 def test_a_library_that_cannot_be_loaded_is_done_without(
@@ -238,6 +274,7 @@ def test_a_library_that_cannot_be_loaded_is_done_without(
 ) -> None:
     broken = tmp_path / "broken.so"
     broken.write_bytes(os.urandom(100))
-    chosen = choose_kernels(config(), torch.float32, CPU, build.Build(broken, None, None))
-    assert isinstance(chosen.operations, TorchOperations)
+    library = open_library(config(), CPU, build.Build(broken, None, None))
+    assert library is None
+    assert isinstance(choose_kernels(library, torch.float32).operations, TorchOperations)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]

@@ -10,7 +10,13 @@ import torch
 
 from tests.kernels.attention_case import BLOCK, CPU, HEADS, TOLERANCE, WORK, Case, random
 from wheelpit.kernels import onednn
-from wheelpit.kernels.reference import TorchOperations, rms_norm, rotate_, silu_and_mul
+from wheelpit.kernels.reference import (
+    TorchOperations,
+    multiply_row,
+    rms_norm,
+    rotate_,
+    silu_and_mul,
+)
 from wheelpit.layers.norm import RMSNorm
 from wheelpit.layers.placement import Placement
 from wheelpit.layers.rope_scaling import RopeScaling
@@ -18,13 +24,14 @@ from wheelpit.layers.rotary import Rotary, rotary_frequencies
 from wheelpit.runner import inputs
 
 OPERATIONS = TorchOperations()
+PLACEMENT = Placement(torch.float32, CPU, OPERATIONS)
 HEAD_DIM = 8
 
 
 def test_rms_norm_is_its_formula() -> None:
     for shape in ((1, 5), (7, 48), (3, 2, 16)):
         x = random(*shape) * 3
-        norm = RMSNorm(shape[-1], 1e-5, Placement(torch.float32, CPU, OPERATIONS))
+        norm = RMSNorm(shape[-1], 1e-5, PLACEMENT)
         norm.weight.copy_(random(shape[-1], seed=1))
         norm.pack()
         expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.weight
@@ -43,19 +50,21 @@ def test_silu_and_mul_is_its_formula() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 16, 33])
 @pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize("has_plain_rows", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_packed_linear_is_the_plain_one(
-    rows: int, has_bias: bool, has_plain_rows: bool, dtype: torch.dtype
-) -> None:
+def test_the_packed_linear_is_the_plain_one(rows: int, has_bias: bool, dtype: torch.dtype) -> None:
     weight, x = random(24, 40).to(dtype), random(rows, 40, seed=1).to(dtype)
     bias = random(24, seed=2).to(dtype) if has_bias else None
     if not onednn.can_pack(weight):
         pytest.skip("this torch has no oneDNN")
-    was_enabled = torch._C._get_mkldnn_enabled()
-    product = onednn.PackedLinear(weight, has_plain_rows=has_plain_rows)(x, bias)
+    product = onednn.PackedLinear(weight)(x, bias)
     expected = x.float() @ weight.float().T + (0 if bias is None else bias.float())
     torch.testing.assert_close(product, expected.to(dtype))
+
+
+def test_a_row_is_multiplied_without_onednn_which_stays_on() -> None:
+    was_enabled = torch._C._get_mkldnn_enabled()
+    weight, x = random(24, 40).bfloat16(), random(1, 40, seed=1).bfloat16()
+    multiply_row(weight, x, None)
     assert torch._C._get_mkldnn_enabled() == was_enabled
 
 
@@ -63,7 +72,7 @@ def test_rotation_keeps_the_dot_products_of_rotate_half() -> None:
     """Heads are permuted before the rotation, queries and keys alike: their products stay."""
     positions = torch.tensor([0, 3, 17])
     heads = random(3, 5, HEAD_DIM)
-    rotary = Rotary(HEAD_DIM, 100.0, None, 32, CPU)
+    rotary = Rotary(HEAD_DIM, 100.0, None, 32, PLACEMENT)
     angles = positions[:, None, None] * 100.0 ** (-torch.arange(0, HEAD_DIM, 2) / HEAD_DIM)
     left, right = heads.chunk(2, -1)
     expected = torch.cat(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from tests.runner.driver import Driver, make_runner
 from tests.tiny_model import make_model_folder
 from wheelpit.config import ComputePlan
+from wheelpit.kernels.reference import TorchOperations
 from wheelpit.models.config import ModelConfig
 from wheelpit.runner import compute_plan, step_threads
 from wheelpit.runner.compute_plan import MEASURED_ROWS, LayerProducts, make_plan
@@ -36,13 +38,24 @@ def model(tmp_path: Path) -> ModelConfig:
 
 
 def plan_on(
-    monkeypatch: pytest.MonkeyPatch, model: ModelConfig, machine: Seconds, dtype: torch.dtype
+    monkeypatch: pytest.MonkeyPatch,
+    model: ModelConfig,
+    machine: Seconds,
+    dtype: torch.dtype,
+    *,
+    can_record: bool = False,
 ) -> ComputePlan:
-    def seconds(self: LayerProducts, rows: int, *, has_plain_rows: bool = False) -> float:
-        return machine(rows, torch.get_num_threads(), has_plain_rows)
+    def seconds(self: LayerProducts, rows: int) -> float:
+        return machine(rows, torch.get_num_threads(), False)
+
+    def seconds_of_plain_row(self: LayerProducts) -> float:
+        return machine(1, torch.get_num_threads(), True)
 
     monkeypatch.setattr(LayerProducts, "seconds", seconds)
-    return make_plan(model, dtype)[0]
+    monkeypatch.setattr(LayerProducts, "seconds_of_plain_row", seconds_of_plain_row)
+    operations = TorchOperations()
+    monkeypatch.setattr(operations, "can_record", can_record)
+    return make_plan(model, dtype, operations)[0]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +93,18 @@ def test_single_rows_of_bfloat16_take_the_faster_kernel(
     assert not plan_on(monkeypatch, model, machine, torch.float32).has_plain_rows
 
 
+@pytest.mark.parametrize(("times", "is_worth_it"), [(1.2, True), (1.5, False)])
+def test_a_plain_row_may_be_slower_if_it_can_be_recorded(
+    monkeypatch: pytest.MonkeyPatch, model: ModelConfig, times: float, is_worth_it: bool
+) -> None:
+    def machine(rows: int, threads: int, has_plain_rows: bool) -> float:
+        return times if has_plain_rows else 1.0
+
+    plan = plan_on(monkeypatch, model, machine, torch.bfloat16, can_record=True)
+    assert plan.has_plain_rows == is_worth_it
+    assert not plan_on(monkeypatch, model, machine, torch.bfloat16).has_plain_rows
+
+
 def test_a_layer_is_measured_by_slices_of_what_is_large(
     monkeypatch: pytest.MonkeyPatch, model: ModelConfig
 ) -> None:
@@ -87,12 +112,12 @@ def test_a_layer_is_measured_by_slices_of_what_is_large(
     monkeypatch.setattr(compute_plan, "MOST_MEASURED_WEIGHTS", 64 * 100)
     taken: list[tuple[int, ...]] = []
 
-    def fastest(x: torch.Tensor, product: object) -> float:
-        taken.append(tuple(x.shape))
+    def fastest(product: partial[torch.Tensor]) -> float:
+        taken.append(tuple(product.args[0].shape))
         return 1.0
 
     monkeypatch.setattr(compute_plan, "_fastest", fastest)
-    products = LayerProducts(large, torch.float32)
+    products = LayerProducts(large, torch.float32, TorchOperations())
     # The gate and up projections count for all of their 2,000,000 outputs, of which 100 were made.
     assert products.seconds(3) == pytest.approx(1 + 1 + 20_000 + 64, rel=0.01)
     assert taken == [(3, 64), (3, model.num_heads * model.head_dim), (3, 64), (3, 1_000_000)]

@@ -1,4 +1,4 @@
-// The operations of a decoder, besides its matrix products, for the CPU: each is one pass over
+// The operations of a decoder, besides the products of matrices, for the CPU: each is one pass over
 // memory where torch makes several calls. Compiled by build.py for the machine it runs on, called
 // by compiled.py; the specification is reference.py. Plain C++17 and OpenMP, no headers of torch's.
 //
@@ -7,6 +7,8 @@
 // float. All pointers are to contiguous memory unless a stride is given, in elements.
 
 #include <algorithm>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <omp.h>
@@ -18,12 +20,63 @@ namespace {
 // Below so many elements a second thread costs more than it saves.
 constexpr Index PARALLEL_ELEMENTS = 1 << 15;
 
+// As many as any function has.
+constexpr std::size_t MOST_ARGUMENTS = 12;
+
 template <class T>
 inline float sum_of_squares(const T* x, Index size) {
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (Index i = 0; i < size; i++) sum += widen(x[i]) * widen(x[i]);
     return sum;
+}
+
+// out = the rows of a table that ids name. table: [V, E]. out: [rows, E].
+template <class T>
+void embed(const T* table, const Index* ids, float* out, Index rows, Index E) {
+    for (Index row = 0; row < rows; row++) {
+        const T* from = table + ids[row] * E;
+        float* to = out + row * E;
+#pragma omp simd
+        for (Index i = 0; i < E; i++) to[i] = widen(from[i]);
+    }
+}
+
+// weights . x, with eight sums at a time to hide how long an addition takes. The weights come from
+// memory, a row after another: asked for this far ahead, they are there in time.
+constexpr Index AHEAD_BYTES = 12288;
+
+template <class T>
+float dot(const T* weights, const float* x, Index size) {
+    constexpr Index NUM = 8;
+    Lanes sums[NUM] = {};
+    Index i = 0;
+    for (; i + NUM * LANES <= size; i += NUM * LANES) {
+        for (Index n = 0; n < NUM; n++) {
+            const T* at = weights + i + n * LANES;
+            __builtin_prefetch(reinterpret_cast<const char*>(at) + AHEAD_BYTES);
+            sums[n] += widen_lanes(at) * widen_lanes(x + i + n * LANES);
+        }
+    }
+    for (; i + LANES <= size; i += LANES) sums[0] += widen_lanes(weights + i) * widen_lanes(x + i);
+    for (Index n = 1; n < NUM; n++) sums[0] += sums[n];
+    float sum = sum_of(sums[0]);
+    for (; i < size; i++) sum += widen(weights[i]) * x[i];
+    return sum;
+}
+
+// out = W x + bias, unless that is null. W: [rows, size]. x: [size]. bias, out: [rows].
+template <class T>
+void multiply(const T* W, const T* x, const T* bias, T* out, Index rows, Index size) {
+    static thread_local std::vector<float> scratch;
+    scratch.resize(size_t(size));
+    float* wide = scratch.data();
+    for (Index i = 0; i < size; i++) wide[i] = widen(x[i]);
+#pragma omp parallel for schedule(static) if (rows * size > PARALLEL_ELEMENTS)
+    for (Index row = 0; row < rows; row++) {
+        const float sum = dot(W + row * size, wide, size);
+        narrow(sum + (bias == nullptr ? 0.0f : widen(bias[row])), out[row]);
+    }
 }
 
 // hidden += delta, in place, unless delta is null; out = hidden / hypot(|hidden|, floor) * gain.
@@ -233,7 +286,7 @@ void attend_one(const Decodes<T>& in, Index b, Index k_from, Index k_to, float* 
 }
 
 template <class T>
-void attend_decodes(const Decodes<T>& in) {
+void attend_all(const Decodes<T>& in) {
     Index num_keys = 0;
     for (Index b = 0; b < in.B; b++) num_keys += in.positions[b] + 1;
     // Few sequences are cut into their KV heads, so that every thread has some.
@@ -250,29 +303,63 @@ void attend_decodes(const Decodes<T>& in) {
     }
 }
 
+template <class T>
+void attend_decodes(const T* heads, const T* cache, const Index* tables, const Index* positions,
+                    T* out, Index B, Index M, Index H, Index K, Index D, Index S, Index window) {
+    attend_all(Decodes<T>{heads, cache, tables, positions, out, B, M, H, K, D, S, window});
+}
+
+// out = the rows of a table that ids name. table: [N, size]. out: [rows, size].
+void copy_rows(const float* table, const Index* ids, float* out, Index rows, Index size) {
+    for (Index row = 0; row < rows; row++) {
+        std::memcpy(out + row * size, table + ids[row] * size, size_t(size) * sizeof(float));
+    }
+}
+
+// --- calls that are kept, to be made again
+
+using Arguments = const Index*;  // addresses and numbers
+
+template <class A>
+A argument(Index value) {
+    if constexpr (std::is_pointer_v<A>) {
+        return reinterpret_cast<A>(value);
+    } else {
+        return value;
+    }
+}
+
+template <class... A, std::size_t... I>
+void call(void (*function)(A...), Arguments arguments, std::index_sequence<I...>) {
+    function(argument<A>(arguments[I])...);
+}
+
+template <class... A>
+void call(void (*function)(A...), Arguments arguments) {
+    static_assert(sizeof...(A) <= MOST_ARGUMENTS, "a Call has room for so many");
+    call(function, arguments, std::index_sequence_for<A...>{});
+}
+
+struct Call {
+    void (*function)(Arguments);
+    Index arguments[MOST_ARGUMENTS];
+};
+
 }  // namespace
 
-#define EXPORT(SUFFIX, T)                                                                          \
-    void add_norm_##SUFFIX(float* hidden, const T* delta, const float* gain, const float* floor,   \
-                           T* out, Index rows, Index E) {                                          \
-        add_norm(hidden, delta, gain, floor, out, rows, E);                                        \
-    }                                                                                              \
-    void norm_heads_##SUFFIX(T* x, const float* gain, const float* floor, Index rows, Index heads, \
-                             Index row_stride, Index D) {                                          \
-        norm_heads(x, gain, floor, rows, heads, row_stride, D);                                    \
-    }                                                                                              \
-    void silu_and_mul_##SUFFIX(const T* gate_up, T* out, Index rows, Index size) {                 \
-        silu_and_mul(gate_up, out, rows, size);                                                    \
-    }                                                                                              \
-    void rotate_and_write_##SUFFIX(T* heads, const float* rotations, const Index* slots, T* cache, \
-                                   Index rows, Index H, Index K, Index D) {                        \
-        rotate_and_write(heads, rotations, slots, cache, rows, H, K, D);                           \
-    }                                                                                              \
-    void attend_decodes_##SUFFIX(const T* heads, const T* cache, const Index* tables,              \
-                                 const Index* positions, T* out, Index B, Index M, Index H,        \
-                                 Index K, Index D, Index S, Index window) {                        \
-        attend_decodes(Decodes<T>{heads, cache, tables, positions, out, B, M, H, K, D, S, window}); \
-    }
+// Every function takes its arguments in a row: so a call is data, which Python may make at once or
+// keep. NAME is a template or a function, FUNCTION what it is exported as.
+#define EXPORT_AS(FUNCTION, NAME) \
+    void FUNCTION(Arguments arguments) { call(&NAME, arguments); }
+
+#define EXPORT(SUFFIX, T)                                   \
+    EXPORT_AS(embed_##SUFFIX, embed<T>)                     \
+    EXPORT_AS(multiply_##SUFFIX, multiply<T>)               \
+    EXPORT_AS(add_norm_##SUFFIX, add_norm<T>)               \
+    EXPORT_AS(norm_heads_##SUFFIX, norm_heads<T>)           \
+    EXPORT_AS(silu_and_mul_##SUFFIX, silu_and_mul<T>)       \
+    EXPORT_AS(rotate_and_write_##SUFFIX, rotate_and_write<T>) \
+    EXPORT_AS(attend_decodes_##SUFFIX, attend_decodes<T>)
 
 extern "C" {
 // Of the thread that calls; torch's number, in case this library has OpenMP threads of its own.
@@ -280,4 +367,9 @@ void set_num_threads(int number) { omp_set_num_threads(number); }
 
 EXPORT(float32, float)
 EXPORT(bfloat16, BFloat16)
+EXPORT_AS(take_rows, copy_rows)
+
+void replay(const Call* calls, Index num_calls) {
+    for (const Call* each = calls; each < calls + num_calls; each++) each->function(each->arguments);
+}
 }

@@ -1,7 +1,8 @@
-"""What a decoder computes besides its matrix products: the seam between layers and kernels."""
+"""What a decoder computes besides products of matrices: the seam between layers and kernels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -26,8 +27,32 @@ class Operations(Protocol):
         """Must decodes come in groups of like length, each with a mask? Else in one, without."""
         ...
 
+    @property
+    def can_record(self) -> bool:
+        """Is `record` worth trying?"""
+        ...
+
     def use_threads(self, number: int) -> None:
         """Compute with so many CPU threads from now on, torch's products included."""
+        ...
+
+    def record(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
+        """Call `compute` and keep what it does, to do it again with what is in its inputs then.
+
+        Returns a function that returns the same tensor each time; None if it cannot be recorded.
+        """
+        ...
+
+    def embed(self, table: Tensor, token_ids: Tensor) -> Tensor:
+        """Look up rows. table: [V, E]. token_ids: [T] int64. Returns a new [T, E], float32."""
+        ...
+
+    def take_rotations(self, table: Tensor, positions: Tensor) -> Tensor:
+        """Look up rotations. table: [N, 1, D / 2] complex64. Returns [T, 1, D / 2]."""
+        ...
+
+    def multiply_row(self, weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return x W^T + b, [1, out]. weight: [out, in], contiguous. x: [1, in]. bias: [out]."""
         ...
 
     def add_norm(

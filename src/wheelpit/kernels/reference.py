@@ -7,6 +7,8 @@ step is made of the fixed cost of each call (1 to 5 us) rather than of arithmeti
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,9 +26,22 @@ class TorchOperations:
 
     name = "plain torch"
     pads_decodes = True
+    can_record = False
 
     def use_threads(self, number: int) -> None:
         torch.set_num_threads(number)
+
+    def record(self, compute: Callable[[], Tensor]) -> None:
+        return None
+
+    def embed(self, table: Tensor, token_ids: Tensor) -> Tensor:
+        return table.index_select(0, token_ids).float()
+
+    def take_rotations(self, table: Tensor, positions: Tensor) -> Tensor:
+        return table.index_select(0, positions)
+
+    def multiply_row(self, weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        return multiply_row(weight, x, bias)
 
     def add_norm(
         self, hidden: Tensor, delta: Tensor | None, gain: Tensor, floor: Tensor, dtype: torch.dtype
@@ -48,6 +63,20 @@ class TorchOperations:
         rotate_(heads[:, : num_heads + cache.num_kv_heads], rotations)
         write_kv(heads[:, num_heads:], cache, inputs.slots)
         return paged_attention(heads, cache, inputs)
+
+
+def multiply_row(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b, [1, out], by torch's own kernel for a single row.
+
+    With oneDNN enabled torch would pass bfloat16 on to it, and take three times as long.
+    """
+    was_enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        product = torch.mv(weight, x[0]).unsqueeze(0)
+    finally:
+        torch._C._set_mkldnn_enabled(was_enabled)
+    return product if bias is None else product.add_(bias)
 
 
 def rms_norm(x: Tensor, gain: Tensor, floor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ class Embedding:
 
     def __init__(self, vocab_size: int, hidden_size: int, placement: Placement) -> None:
         self.weight = placement.empty(vocab_size, hidden_size)
+        self._operations = placement.operations
 
     def stored(self) -> Iterator[tuple[str, Stored]]:
         """Yield the name of the tensor in the checkpoint, after the layer's own, and its place."""
@@ -25,4 +26,4 @@ class Embedding:
 
     def __call__(self, token_ids: Tensor) -> Tensor:
         """token_ids: [T] int64. Returns a new [T, E], float32."""
-        return self.weight.index_select(0, token_ids).float()
+        return self._operations.embed(self.weight, token_ids)

@@ -1,16 +1,24 @@
-"""Linear layers: one matrix product for several projections of the same input."""
+"""Linear layers: one matrix product for several projections of the same input.
+
+A single row of bfloat16 may be multiplied by the plain weight, which is streamed from memory as it
+lies, in less time than by the packed one; or not, as `runner/compute_plan.py` finds out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wheelpit.kernels import onednn
 from wheelpit.layers.placement import Placement
 from wheelpit.layers.stored import Stored, interleaved
+
+MOST_KEPT_BYTES = 16 * 2**20
+"""Larger weights are not held in both layouts: memory is dearer there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class Linear:
         """projections: by their names in the checkpoint, in the order of the outputs."""
         self.projections = projections
         self._has_plain_rows = placement.has_plain_rows
+        self._operations = placement.operations
         size = sum(projection.num_outputs for projection in projections.values())
         self.weight = placement.empty(size, in_features)
         self.bias = placement.empty(size) if has_bias else None
@@ -65,12 +74,17 @@ class Linear:
     def pack(self) -> None:
         """Lay the weight out for the CPU's kernels, if it has any."""
         if onednn.can_pack(self.weight):
-            self._packed = onednn.PackedLinear(self.weight, has_plain_rows=self._has_plain_rows)
-            self.weight = self.weight.new_empty(0)
+            self._packed = onednn.PackedLinear(self.weight)
+            is_small = self.weight.nbytes <= MOST_KEPT_BYTES
+            self._has_plain_rows &= is_small and self.weight.dtype == torch.bfloat16
+            if not self._has_plain_rows:
+                self.weight = self.weight.new_empty(0)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: [T, in]. Returns [T, out]."""
         if self._packed is not None:
+            if self._has_plain_rows and x.shape[0] == 1:
+                return self._operations.multiply_row(self.weight, x, self.bias)
             return self._packed(x, self.bias)
         return F.linear(x, self.weight, self.bias)
 

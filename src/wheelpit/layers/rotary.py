@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from wheelpit.layers.placement import Placement
 from wheelpit.layers.rope_scaling import RopeScaling
 
 
@@ -22,17 +23,18 @@ class Rotary:
         theta: float,
         scaling: RopeScaling | None,
         num_positions: int,
-        device: torch.device,
+        placement: Placement,
     ) -> None:
         # float64 on the CPU: at position 100 000 a float32 angle is off by 0.01.
         frequencies = rotary_frequencies(head_dim, theta, scaling)
         angles = torch.outer(torch.arange(num_positions, dtype=torch.float64), frequencies)
         table = torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
-        self.table = table.to(device).unsqueeze(1)  # [positions, 1, D / 2]
+        self.table = table.to(placement.device).unsqueeze(1)  # [positions, 1, D / 2]
+        self._operations = placement.operations
 
     def __call__(self, positions: Tensor) -> Tensor:
         """positions: [T] int64. Returns [T, 1, D / 2] complex64."""
-        return self.table.index_select(0, positions)
+        return self._operations.take_rotations(self.table, positions)
 
 
 def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> Tensor:

@@ -79,7 +79,7 @@ class Decoder:
     def __init__(self, config: ModelConfig, num_positions: int, placement: Placement) -> None:
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, placement)
         self.rotary = Rotary(
-            config.head_dim, config.rope_theta, config.rope_scaling, num_positions, placement.device
+            config.head_dim, config.rope_theta, config.rope_scaling, num_positions, placement
         )
         self.layers = [Block(config, placement) for _ in range(config.num_layers)]
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, placement)

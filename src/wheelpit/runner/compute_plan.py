@@ -3,19 +3,21 @@
 A decode step of a small model is many short products. Cut into two, most of them wait longer for
 the second thread to wake up than it takes off them; and with anything else to do for the
 other core, such as this engine's own front end, they wait for that, too. A large model's products
-are bound by memory, which one core cannot exhaust. Which kernel is best for a single row depends
+are bound by memory, which one core cannot exhaust. Which layout is best for a single row depends
 on the processor. None of this can be known beforehand, and all of it takes milliseconds to try.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
 from wheelpit.config import ComputePlan
 from wheelpit.kernels import onednn
+from wheelpit.kernels.operations import Operations
 from wheelpit.models.config import ModelConfig
 
 MEASURED_ROWS = (1, 16, 64)
@@ -29,16 +31,21 @@ NUM_ROUNDS = 5
 WORTH_DOUBLING = 1.4
 """Twice as many threads are worth it if they are so many times as fast."""
 
+WORTH_RECORDING = 1.3
+"""A plain product may take so many times as long as a packed one, if it can be recorded: then the
+step is spared all calls from Python (`kernels/recording.py`)."""
+
 
 class LayerProducts:
     """The linear products of one layer of a model, with weights of no meaning."""
 
-    def __init__(self, model: ModelConfig, dtype: torch.dtype) -> None:
+    def __init__(self, model: ModelConfig, dtype: torch.dtype, operations: Operations) -> None:
         queries = model.num_heads * model.head_dim
         keys = model.num_kv_heads * model.head_dim
         self._dtype = dtype
-        self._products: list[tuple[float, onednn.PackedLinear, onednn.PackedLinear]] = []
-        """How many times as large the layer is; packed, and with its single rows plain."""
+        self._operations = operations
+        self._products: list[tuple[float, torch.Tensor, onednn.PackedLinear]] = []
+        """How many times as large the layer is; its weight, plain and packed."""
         for out_features, in_features in (
             (queries + 2 * keys, model.hidden_size),
             (model.hidden_size, queries),
@@ -47,33 +54,35 @@ class LayerProducts:
         ):
             measured = max(1, min(out_features, MOST_MEASURED_WEIGHTS // in_features))
             weight = torch.ones(measured, in_features, dtype=dtype)
-            self._products.append(
-                (
-                    out_features / measured,
-                    onednn.PackedLinear(weight, has_plain_rows=False),
-                    onednn.PackedLinear(weight, has_plain_rows=True),
-                )
-            )
-        self._in_features = [model.hidden_size, queries, model.hidden_size, model.intermediate_size]
+            self._products.append((out_features / measured, weight, onednn.PackedLinear(weight)))
 
-    def seconds(self, rows: int, *, has_plain_rows: bool = False) -> float:
+    def seconds(self, rows: int) -> float:
         """How long all of them take, with torch's present number of threads."""
         total = 0.0
-        for in_features, (scale, packed, plain) in zip(
-            self._in_features, self._products, strict=True
-        ):
-            x = torch.ones(rows, in_features, dtype=self._dtype)
-            total += scale * _fastest(x, plain if has_plain_rows else packed)
+        for scale, weight, packed in self._products:
+            x = torch.ones(rows, weight.shape[1], dtype=self._dtype)
+            total += scale * _fastest(partial(packed, x, None))
+        return total
+
+    def seconds_of_plain_row(self) -> float:
+        """Likewise for a single row and the plain weight."""
+        total = 0.0
+        for scale, weight, _ in self._products:
+            x = torch.ones(1, weight.shape[1], dtype=self._dtype)
+            total += scale * _fastest(partial(self._operations.multiply_row, weight, x, None))
         return total
 
 
-def make_plan(model: ModelConfig, dtype: torch.dtype) -> tuple[ComputePlan, list[float]]:
+def make_plan(
+    model: ModelConfig, dtype: torch.dtype, operations: Operations
+) -> tuple[ComputePlan, list[float]]:
     """Return the best plan for this dtype, and the seconds of a layer's products by MEASURED_ROWS.
 
-    Leaves torch's number of threads as it finds it: the most that a step may have.
+    Leaves the number of threads as it finds torch's: the most that a step may have.
     """
     most = torch.get_num_threads()
-    products = LayerProducts(model, dtype)
+    products = LayerProducts(model, dtype, operations)
+    # In float32, what a sequence gets must not depend on whether it is alone.
     can_be_plain = dtype == torch.bfloat16
     try:
         limits, seconds = [], []
@@ -81,10 +90,12 @@ def make_plan(model: ModelConfig, dtype: torch.dtype) -> tuple[ComputePlan, list
         for rows in MEASURED_ROWS:
             best: tuple[float, int, bool] | None = None
             for number in _numbers_of_threads(most):
-                torch.set_num_threads(number)
+                operations.use_threads(number)
                 found = (products.seconds(rows), number, False)
                 if rows == 1 and can_be_plain:
-                    plain = products.seconds(rows, has_plain_rows=True)
+                    plain = products.seconds_of_plain_row()
+                    if operations.can_record:
+                        plain /= WORTH_RECORDING
                     found = min(found, (plain, number, True))
                 if best is not None and best[0] < found[0] * WORTH_DOUBLING:
                     break
@@ -94,7 +105,7 @@ def make_plan(model: ModelConfig, dtype: torch.dtype) -> tuple[ComputePlan, list
             limits.append((rows, best[1]))
             has_plain_rows |= best[2]
     finally:
-        torch.set_num_threads(most)
+        operations.use_threads(most)
     return ComputePlan(tuple(limits), has_plain_rows), seconds
 
 
@@ -106,10 +117,10 @@ def _numbers_of_threads(most: int) -> Iterator[int]:
     yield most
 
 
-def _fastest(x: torch.Tensor, product: onednn.PackedLinear) -> float:
+def _fastest(product: Callable[[], object]) -> float:
     times = []
     for _ in range(NUM_ROUNDS + 1):
         started = time.perf_counter()
-        product(x, None)
+        product()
         times.append(time.perf_counter() - started)
     return min(times[1:])

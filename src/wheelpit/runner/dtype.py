@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import torch
 
 from wheelpit.config import ComputePlan, EngineConfig
 from wheelpit.errors import ConfigError
 from wheelpit.kernels import onednn
+from wheelpit.kernels.operations import Operations
 from wheelpit.models.config import ModelConfig
 from wheelpit.runner.compute_plan import MEASURED_ROWS, make_plan
 from wheelpit.runner.kv_cache import available_bytes
@@ -34,15 +36,24 @@ def resolve_device(config: EngineConfig) -> torch.device:
 
 
 def resolve_dtype(
-    config: EngineConfig, model: ModelConfig, device: torch.device
+    config: EngineConfig,
+    model: ModelConfig,
+    device: torch.device,
+    operations: Callable[[torch.dtype], Operations],
 ) -> tuple[torch.dtype, ComputePlan]:
-    """Return the dtype asked for, and how to compute in it.
+    """Return the dtype asked for, and how to compute in it with these operations.
 
     "auto" is what computes this model faster here, and logged.
     """
+
+    def plan(dtype: torch.dtype) -> ComputePlan:
+        if not _can_plan(dtype, device):
+            return NO_PLAN
+        return make_plan(model, dtype, operations(dtype))[0]
+
     if config.model.dtype != "auto":
         dtype = DTYPES[config.model.dtype]
-        return dtype, config.compute_plan or _plan(model, dtype, device)
+        return dtype, config.compute_plan or plan(dtype)
     if device.type == "cuda":
         log.info("dtype auto: bfloat16, as always on a GPU")
         return torch.bfloat16, NO_PLAN
@@ -55,11 +66,12 @@ def resolve_dtype(
             weight_bytes / 1e9,
             share * 100,
         )
-        return torch.bfloat16, _plan(model, torch.bfloat16, device)
+        return torch.bfloat16, plan(torch.bfloat16)
     if not _can_plan(torch.bfloat16, device):
         log.info("dtype auto: float32; this CPU has no fast kernels for bfloat16")
-        return torch.float32, _plan(model, torch.float32, device)
-    plans = {dtype: make_plan(model, dtype) for dtype in (torch.float32, torch.bfloat16)}
+        return torch.float32, plan(torch.float32)
+    both = (torch.float32, torch.bfloat16)
+    plans = {dtype: make_plan(model, dtype, operations(dtype)) for dtype in both}
     times = {dtype: seconds for dtype, (_, seconds) in plans.items()}
     # Each number of rows counts alike: the product of the ratios decides.
     ratio = 1.0
@@ -74,10 +86,6 @@ def resolve_dtype(
         _join(round(1e6 * seconds) for seconds in times[torch.bfloat16]),
     )
     return chosen, plans[chosen][0]
-
-
-def _plan(model: ModelConfig, dtype: torch.dtype, device: torch.device) -> ComputePlan:
-    return make_plan(model, dtype)[0] if _can_plan(dtype, device) else NO_PLAN
 
 
 def _can_plan(dtype: torch.dtype, device: torch.device) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from dataclasses import dataclass
 
@@ -25,27 +26,30 @@ class KernelChoice:
     draw: Drawer
 
 
-def choose_kernels(
-    config: EngineConfig, dtype: torch.dtype, device: torch.device, build: Build | None
-) -> KernelChoice:
-    """Return the compiled kernels where they fit and can be had, else plain torch's, and say why.
+def open_library(
+    config: EngineConfig, device: torch.device, build: Build | None
+) -> ctypes.CDLL | None:
+    """Return the compiled kernels, if they are wanted and can be had, else say why not.
 
     build: the compilation, if it was started already.
     """
-    plain = KernelChoice(TorchOperations(), NumpyDrawer())
-    fits = device.type == "cpu" and dtype in compiled.DTYPES
-    if config.model.enforce_eager or not fits:
-        return plain
+    if config.model.enforce_eager or device.type != "cpu":
+        return None
     build = start_build() if build is None else build
     path = build.wait()
     if path is None:
         log.info("without compiled kernels, so slower: %s", build.reason)
-        return plain
+        return None
     try:
-        library = compiled.load(path)
+        return compiled.load(path)
     except OSError as error:
         log.warning("without compiled kernels, so slower: %s", error)
-        return plain
-    return KernelChoice(
-        compiled.CompiledOperations(library, dtype), CompiledDrawer(compiled.DrawTokens(library))
-    )
+        return None
+
+
+def choose_kernels(library: ctypes.CDLL | None, dtype: torch.dtype) -> KernelChoice:
+    """Return the library's where they fit, else plain torch's."""
+    if library is None or dtype not in compiled.DTYPES:
+        return KernelChoice(TorchOperations(), NumpyDrawer())
+    operations = compiled.CompiledOperations(library, dtype)
+    return KernelChoice(operations, CompiledDrawer(compiled.DrawTokens(library)))

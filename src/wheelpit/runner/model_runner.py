@@ -24,9 +24,10 @@ from wheelpit.models.weights import load_dummy_weights, load_weights
 from wheelpit.request import SamplingParams
 from wheelpit.runner.dtype import resolve_device, resolve_dtype
 from wheelpit.runner.inputs import InputLayout, ModelInputs, PromptScores, build_inputs
-from wheelpit.runner.kernel_choice import choose_kernels
+from wheelpit.runner.kernel_choice import choose_kernels, open_library
 from wheelpit.runner.kv_cache import allocate_cache, choose_num_blocks
 from wheelpit.runner.logprobs import score_tokens
+from wheelpit.runner.recorded_decode import RecordedDecode
 from wheelpit.runner.sampler import sample
 from wheelpit.runner.step_threads import StepThreads
 from wheelpit.runner.token_history import TokenHistory
@@ -66,12 +67,15 @@ class ModelRunner:
         folder = Path(config.model.folder)
         model_config = ModelConfig.from_folder(folder)
         device = resolve_device(config)
-        dtype, self.compute_plan = resolve_dtype(config, model_config, device)
+        library = open_library(config, device, build)
+        dtype, self.compute_plan = resolve_dtype(
+            config, model_config, device, lambda dtype: choose_kernels(library, dtype).operations
+        )
         self.dtype = str(dtype).removeprefix("torch.")
         self.device = device.type
         self.vocab_size = model_config.vocab_size
         self.block_size = config.cache.block_size
-        kernels = choose_kernels(config, dtype, device, build)
+        kernels = choose_kernels(library, dtype)
         placement = Placement(dtype, device, kernels.operations, self.compute_plan.has_plain_rows)
         self._threads = StepThreads(self.compute_plan, kernels.operations, model_config)
         self._model = _load_model(config, model_config, placement)
@@ -88,6 +92,14 @@ class ModelRunner:
         )
         self._draw = kernels.draw
         self._history = TokenHistory()
+        with torch.inference_mode():
+            self._recorded = RecordedDecode(
+                self._model,
+                self._cache,
+                self._layout,
+                kernels.operations,
+                config.model.max_model_len,
+            )
         self.forward_s = 0.0
         self._warm_up(config)
         on_phase("warm up", time.perf_counter() - started)
@@ -142,9 +154,12 @@ class ModelRunner:
         started = time.perf_counter()
         if inputs.fresh_block_ids is not None:
             self._cache.clear(inputs.fresh_block_ids)
-        hidden = self._model(
-            inputs.token_ids, inputs.positions, self._cache.layers, inputs.attention
-        )
+        if self._recorded.suits(inputs):
+            hidden = self._recorded.run(inputs)
+        else:
+            hidden = self._model(
+                inputs.token_ids, inputs.positions, self._cache.layers, inputs.attention
+            )
         logits = self._model.compute_logits(hidden.index_select(0, inputs.sample_rows))
         self.forward_s += time.perf_counter() - started
         return hidden, logits
