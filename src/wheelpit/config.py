@@ -129,8 +129,8 @@ class ComputePlan:
 
     threads: tuple[tuple[int, int], ...]
     """(most rows of a step, its threads), by rows; a step of more rows gets all."""
-    has_plain_rows: bool
-    """Are single rows of bfloat16 multiplied by the plain weights, which are kept for it?"""
+    plain_rows: int
+    """So many rows, and fewer, are multiplied by the plain weights, which are kept for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

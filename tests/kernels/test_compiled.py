@@ -73,31 +73,35 @@ def test_many_threads_attend_as_one_does(compiled: CompiledOperations, dtype: to
         assert torch.equal(case.run(compiled, dtype)[0], together[index])
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 15])
 @pytest.mark.parametrize("shape", [(1, 5), (7, 48), (3, 130), (384, 1024)])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_a_row_is_multiplied_as_torch_does(
-    compiled: CompiledOperations, dtype: torch.dtype, shape: tuple[int, int], has_bias: bool
+def test_rows_are_multiplied_as_torch_does(
+    compiled: CompiledOperations,
+    dtype: torch.dtype,
+    rows: int,
+    shape: tuple[int, int],
+    has_bias: bool,
 ) -> None:
-    weight, x = random(*shape).to(dtype), random(1, shape[1], seed=1).to(dtype)
+    weight, x = random(*shape).to(dtype), random(rows, shape[1], seed=1).to(dtype)
     bias = random(shape[0], seed=2).to(dtype) if has_bias else None
     want = x.double() @ weight.double().T + (0.0 if bias is None else bias.double())
+    tolerance = max(1e-4, TOLERANCE[dtype])
     for operations in (compiled, PLAIN):
-        got = operations.multiply_row(weight, x, bias)
-        torch.testing.assert_close(
-            got, want.to(dtype), atol=max(1e-4, TOLERANCE[dtype]), rtol=TOLERANCE[dtype]
-        )
+        got = operations.multiply_rows(weight, x, bias)
+        torch.testing.assert_close(got, want.to(dtype), atol=tolerance, rtol=tolerance)
 
 
-def test_threads_multiply_a_row_as_one_does(
+def test_a_row_is_multiplied_alike_whatever_else_there_is(
     compiled: CompiledOperations, dtype: torch.dtype
 ) -> None:
-    weight, x = random(301, 256).to(dtype), random(1, 256, seed=1).to(dtype)
-    results = []
+    """Bit by bit: by however many threads, and beside however many rows."""
+    weight, x = random(301, 330).to(dtype), random(15, 330, seed=1).to(dtype)
+    together = compiled.multiply_rows(weight, x, None)
     for number in (1, 4, 2):
         compiled.use_threads(number)
-        results.append(compiled.multiply_row(weight, x, None))
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+        for rows in (slice(0, 1), slice(3, 5), slice(2, 9), slice(7, 15)):
+            assert torch.equal(compiled.multiply_rows(weight, x[rows], None), together[rows])
 
 
 def test_rows_of_tables_are_looked_up(compiled: CompiledOperations, dtype: torch.dtype) -> None:
@@ -171,7 +175,7 @@ def test_what_is_not_finite_stays_so_and_stays_where_it_is(
     assert not torch.isfinite(out).all()
     assert not torch.isfinite(compiled.silu_and_mul(hidden.to(dtype))).all()
     weight = torch.ones(3, 8).to(dtype)
-    assert not torch.isfinite(compiled.multiply_row(weight, hidden.to(dtype), None)).any()
+    assert not torch.isfinite(compiled.multiply_rows(weight, hidden.to(dtype), None)).any()
 
 
 # --- how the library comes about

@@ -22,7 +22,7 @@ def compiled(kernel_library: Path) -> CompiledOperations:
 
 def gated(compiled: CompiledOperations, weight: Tensor, x: Tensor) -> Tensor:
     """Some calls, each with the output of the one before."""
-    return compiled.silu_and_mul(compiled.multiply_row(weight, x.view(1, -1), None))[:, 2:]
+    return compiled.silu_and_mul(compiled.multiply_rows(weight, x.view(1, -1), None))[:, 2:]
 
 
 def test_a_recording_computes_what_is_in_its_inputs_now(compiled: CompiledOperations) -> None:

@@ -12,7 +12,7 @@ from tests.kernels.attention_case import BLOCK, CPU, HEADS, TOLERANCE, WORK, Cas
 from wheelpit.kernels import onednn
 from wheelpit.kernels.reference import (
     TorchOperations,
-    multiply_row,
+    multiply_rows,
     rms_norm,
     rotate_,
     silu_and_mul,
@@ -64,7 +64,7 @@ def test_the_packed_linear_is_the_plain_one(rows: int, has_bias: bool, dtype: to
 def test_a_row_is_multiplied_without_onednn_which_stays_on() -> None:
     was_enabled = torch._C._get_mkldnn_enabled()
     weight, x = random(24, 40).bfloat16(), random(1, 40, seed=1).bfloat16()
-    multiply_row(weight, x, None)
+    multiply_rows(weight, x, None)
     assert torch._C._get_mkldnn_enabled() == was_enabled
 
 

@@ -21,7 +21,7 @@ from wheelpit.runner.inputs import ModelInputs
 from wheelpit.runner.model_runner import ModelRunner
 
 Seconds = Callable[[int, int, bool], float]
-"""(rows, threads, has_plain_rows) -> what the machine of a test takes."""
+"""(rows, threads, is it the plain layout?) -> what the machine of a test takes."""
 
 
 @pytest.fixture
@@ -44,29 +44,31 @@ def plan_on(
     dtype: torch.dtype,
     *,
     can_record: bool = False,
+    most_plain_rows: int = 8,
 ) -> ComputePlan:
     def seconds(self: LayerProducts, rows: int) -> float:
         return machine(rows, torch.get_num_threads(), False)
 
-    def seconds_of_plain_row(self: LayerProducts) -> float:
-        return machine(1, torch.get_num_threads(), True)
+    def plain_seconds(self: LayerProducts, rows: int) -> float:
+        return machine(rows, torch.get_num_threads(), True)
 
     monkeypatch.setattr(LayerProducts, "seconds", seconds)
-    monkeypatch.setattr(LayerProducts, "seconds_of_plain_row", seconds_of_plain_row)
+    monkeypatch.setattr(LayerProducts, "plain_seconds", plain_seconds)
     operations = TorchOperations()
     monkeypatch.setattr(operations, "can_record", can_record)
+    monkeypatch.setattr(operations, "most_plain_rows", most_plain_rows)
     return make_plan(model, dtype, operations)[0]
 
 
 @pytest.mark.parametrize(
     ("machine", "threads"),
     [
-        (lambda rows, threads, plain: 1.0, (1, 1, 1)),
-        (lambda rows, threads, plain: 1.0 / threads, (4, 4, 4)),
-        (lambda rows, threads, plain: 1.0 / min(2, threads), (2, 2, 2)),
-        (lambda rows, threads, plain: 1.0 if rows == 1 else 1.0 / threads, (1, 4, 4)),
-        (lambda rows, threads, plain: threads**-0.4, (1, 1, 1)),
-        (lambda rows, threads, plain: threads**-0.6, (4, 4, 4)),
+        (lambda rows, threads, plain: 1.0, (1,) * 6),
+        (lambda rows, threads, plain: 1.0 / threads, (4,) * 6),
+        (lambda rows, threads, plain: 1.0 / min(2, threads), (2,) * 6),
+        (lambda rows, threads, plain: 1.0 if rows < 8 else 1.0 / threads, (1, 1, 1, 4, 4, 4)),
+        (lambda rows, threads, plain: threads**-0.4, (1,) * 6),
+        (lambda rows, threads, plain: threads**-0.6, (4,) * 6),
     ],
 )
 def test_more_threads_have_to_pay(
@@ -78,31 +80,34 @@ def test_more_threads_have_to_pay(
 ) -> None:
     plan = plan_on(monkeypatch, model, machine, torch.float32)
     assert plan.threads == tuple(zip(MEASURED_ROWS, threads, strict=True))
-    assert not plan.has_plain_rows
+    assert plan.plain_rows == 0
     assert torch.get_num_threads() == 4
 
 
-@pytest.mark.parametrize("is_plain_faster", [True, False])
-def test_single_rows_of_bfloat16_take_the_faster_kernel(
-    monkeypatch: pytest.MonkeyPatch, model: ModelConfig, is_plain_faster: bool
+@pytest.mark.parametrize(
+    ("fast_until", "most", "expected"), [(0, 8, 0), (1, 8, 1), (3, 8, 2), (64, 8, 8), (64, 1, 1)]
+)
+def test_few_rows_of_bfloat16_take_the_faster_layout(
+    monkeypatch: pytest.MonkeyPatch, model: ModelConfig, fast_until: int, most: int, expected: int
 ) -> None:
-    def machine(rows: int, threads: int, has_plain_rows: bool) -> float:
-        return 1.0 if has_plain_rows == is_plain_faster else 2.0
+    def machine(rows: int, threads: int, is_plain: bool) -> float:
+        return 1.0 if is_plain == (rows <= fast_until) else 2.0
 
-    assert plan_on(monkeypatch, model, machine, torch.bfloat16).has_plain_rows == is_plain_faster
-    assert not plan_on(monkeypatch, model, machine, torch.float32).has_plain_rows
+    plan = plan_on(monkeypatch, model, machine, torch.bfloat16, most_plain_rows=most)
+    assert plan.plain_rows == expected
+    assert plan_on(monkeypatch, model, machine, torch.float32).plain_rows == 0
 
 
-@pytest.mark.parametrize(("times", "is_worth_it"), [(1.2, True), (1.5, False)])
-def test_a_plain_row_may_be_slower_if_it_can_be_recorded(
-    monkeypatch: pytest.MonkeyPatch, model: ModelConfig, times: float, is_worth_it: bool
+@pytest.mark.parametrize(("times", "expected"), [(1.2, 8), (1.5, 0)])
+def test_plain_rows_may_be_slower_if_they_can_be_recorded(
+    monkeypatch: pytest.MonkeyPatch, model: ModelConfig, times: float, expected: int
 ) -> None:
-    def machine(rows: int, threads: int, has_plain_rows: bool) -> float:
-        return times if has_plain_rows else 1.0
+    def machine(rows: int, threads: int, is_plain: bool) -> float:
+        return times if is_plain else 1.0
 
     plan = plan_on(monkeypatch, model, machine, torch.bfloat16, can_record=True)
-    assert plan.has_plain_rows == is_worth_it
-    assert not plan_on(monkeypatch, model, machine, torch.bfloat16).has_plain_rows
+    assert plan.plain_rows == expected
+    assert plan_on(monkeypatch, model, machine, torch.bfloat16).plain_rows == 0
 
 
 def test_a_layer_is_measured_by_slices_of_what_is_large(
@@ -145,7 +150,7 @@ def test_steps_get_the_planned_threads_and_answers_do_not_change(
         (((1, 1), (4, 2)), [4, 1, 2]),
         (((1, 4), (4, 4)), [4, 4, 4]),
     ):
-        runner = make_runner(folder, load_format="dummy", compute_plan=ComputePlan(threads, False))
+        runner = make_runner(folder, load_format="dummy", compute_plan=ComputePlan(threads, 0))
         seen = threads_of_steps(runner, monkeypatch)
         driver = Driver(runner)
         one, other = driver.add([5, 6, 7, 8, 9]), driver.add([3, 4, 5])
@@ -162,7 +167,7 @@ def test_much_to_attend_to_gets_all_threads(
     runner = make_runner(
         make_model_folder(tmp_path),
         load_format="dummy",
-        compute_plan=ComputePlan(((16, 1),), False),
+        compute_plan=ComputePlan(((16, 1),), 0),
     )
     seen = threads_of_steps(runner, monkeypatch)
     driver = Driver(runner)

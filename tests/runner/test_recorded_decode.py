@@ -1,4 +1,4 @@
-"""A single sequence's step gives the same, bit by bit, recorded or not."""
+"""A step of few sequences gives the same, bit by bit, recorded or not."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from wheelpit.layers import linear
 from wheelpit.request import SamplingParams
 from wheelpit.runner.inputs import ModelInputs
 from wheelpit.runner.model_runner import ModelRunner
-from wheelpit.runner.recorded_decode import RecordedDecode
+from wheelpit.runner.recorded_decode import RecordedDecodes
 
-PLAIN_ROWS = ComputePlan(((1, 1),), has_plain_rows=True)
+PLAIN_ROWS = ComputePlan(((1, 1),), plain_rows=3)
 SCORED = SamplingParams(temperature=0.0, max_tokens=None, logprobs=4)
 
 
@@ -24,34 +24,37 @@ def make_recording_runner(folder: Path, **options: object) -> ModelRunner:
     return make_runner(folder, compute_plan=PLAIN_ROWS, **{"dtype": "bfloat16", **options})
 
 
-def watch(runner: ModelRunner, monkeypatch: pytest.MonkeyPatch, *, is_allowed: bool) -> list[bool]:
-    """Return a list that tells of each step whether it could be replayed."""
+def watch(runner: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list that tells of each step whether it was a recorded one."""
     seen: list[bool] = []
+    run = runner._recorded.run
 
-    def suits(self: RecordedDecode, inputs: ModelInputs) -> bool:
-        seen.append(original(self, inputs))
-        return seen[-1] and is_allowed
+    def watched(inputs: ModelInputs) -> torch.Tensor | None:
+        hidden = run(inputs)
+        seen.append(hidden is not None)
+        return hidden
 
-    original = RecordedDecode.suits
-    monkeypatch.setattr(RecordedDecode, "suits", suits)
+    monkeypatch.setattr(runner._recorded, "run", watched)
     return seen
 
 
 def decode(runner: ModelRunner) -> tuple[list[list[int]], list[object]]:
-    """Two sequences by turns, then both at once, then one alone again; past many a block's end."""
+    """Sequences by turns, then together, then one alone again; past many a block's end."""
     driver = Driver(runner)
-    one, other = driver.add([5, 6, 7, 8, 9], SCORED), driver.add([3, 4], SCORED)
+    one, other, third = (driver.add(prompt, SCORED) for prompt in ([5, 6, 7, 8, 9], [3, 4], [7]))
     tops: list[object] = []
     for work in (
         [(one, 5)],
         *[[(one, 1)]] * 9,
         [(other, 2)],
         *([(one, 1)], [(other, 1)]) * 9,
-        *[[(one, 1), (other, 1)]] * 2,
+        *[[(one, 1), (other, 1)]] * 5,
+        *[[(third, 1), (one, 1), (other, 1)]] * 9,
+        *[[(other, 1), (one, 1)]] * 12,
         *[[(other, 1)]] * 12,
     ):
         tops += [answer.logprobs for answer in driver.step(work)]
-    return [outputs(one), outputs(other)], tops
+    return [outputs(sequence) for sequence in (one, other, third)], tops
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda checkpoint: checkpoint.name)
@@ -63,13 +66,30 @@ def test_a_recorded_step_gives_what_it_would_have_given(
 ) -> None:
     checkpoint.save(tmp_path)
     runner = make_recording_runner(tmp_path)
-    found = []
-    for is_allowed in (True, False):
-        with monkeypatch.context() as patch:
-            seen = watch(runner, patch, is_allowed=is_allowed)
-            found.append(decode(runner))
-        assert sum(seen) == 9 + 18 + 12
-    assert found[0] == found[1]
+    seen = watch(runner, monkeypatch)
+    recorded = decode(runner)
+    assert seen == [False] + [True] * 9 + [False] + [True] * (18 + 5 + 9 + 12 + 12)
+    monkeypatch.setattr(RecordedDecodes, "run", lambda *arguments: None)
+    assert recorded == decode(make_recording_runner(tmp_path))
+
+
+def test_a_sequence_gets_the_same_alone_and_beside_others(
+    kernel_library: Path, tmp_path: Path
+) -> None:
+    """Even in bfloat16, as long as they are few."""
+    CHECKPOINTS[0].save(tmp_path)
+    answers = []
+    for num_others in (0, 1, 2):
+        driver = Driver(make_recording_runner(tmp_path))
+        one, *others = (driver.add([5 + n, 6, 7, 8], SCORED) for n in range(1 + num_others))
+        tops: list[object] = []
+        for sequence in (one, *others):
+            driver.step([(sequence, 4)])
+        for _ in range(20):
+            tops.append(driver.step([(sequence, 1) for sequence in (*others, one)])[-1].logprobs)
+        answers.append((outputs(one), tops))
+    assert answers[0] == answers[1]
+    assert answers[0] == answers[2]
 
 
 def test_float32_is_not_recorded(
@@ -78,7 +98,7 @@ def test_float32_is_not_recorded(
     """There, a sequence gets the same alone as in company."""
     CHECKPOINTS[0].save(tmp_path)
     runner = make_recording_runner(tmp_path, dtype="float32")
-    seen = watch(runner, monkeypatch, is_allowed=True)
+    seen = watch(runner, monkeypatch)
     decode(runner)
     assert not any(seen)
 
@@ -90,24 +110,25 @@ def test_a_model_with_large_layers_is_not_recorded(
     expected = decode(make_recording_runner(tmp_path))[0]
     monkeypatch.setattr(linear, "MOST_KEPT_BYTES", 48 * 100)
     runner = make_recording_runner(tmp_path)
-    seen = watch(runner, monkeypatch, is_allowed=True)
+    seen = watch(runner, monkeypatch)
     tokens = decode(runner)[0]
     assert not any(seen)
     assert [len(each) for each in tokens] == [len(each) for each in expected]
 
 
-def test_a_step_of_several_rows_or_none_that_decodes_is_not_one(
+def test_too_many_rows_and_prompts_are_not_recorded(
     kernel_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     CHECKPOINTS[0].save(tmp_path)
     runner = make_recording_runner(tmp_path)
-    seen = watch(runner, monkeypatch, is_allowed=True)
+    seen = watch(runner, monkeypatch)
     driver = Driver(runner)
-    one, other = driver.add([5, 6, 7]), driver.add([4])
-    driver.step([(one, 3), (other, 1)])
-    driver.step([(one, 1), (other, 1)])
-    driver.step([(one, 1)])
-    assert seen == [False, False, True]
+    four = [driver.add([5, index]) for index in range(4)]
+    driver.step([(four[0], 2), (four[1], 1)])
+    driver.step([(four[1], 1), (four[2], 2), (four[3], 2)])
+    for number in (4, 3, 4, 1):
+        driver.step([(sequence, 1) for sequence in four[:number]])
+    assert seen == [False, False, False, True, False, True]
 
 
 def test_a_fault_in_the_inputs_stays_in_its_step(

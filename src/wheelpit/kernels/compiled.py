@@ -41,6 +41,7 @@ class CompiledOperations:
 
     name = "compiled kernels"
     pads_decodes = False
+    most_plain_rows = 8
     can_record = True
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
@@ -80,16 +81,18 @@ class CompiledOperations:
         )
         return out
 
-    def multiply_row(self, weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
-        num_rows, size = weight.shape
-        out = x.new_empty(1, num_rows)
+    def multiply_rows(self, weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        num_outputs, size = weight.shape
+        rows = len(x)
+        out = x.new_empty(rows, num_outputs)
         self._call(
             "multiply",
             weight.data_ptr(),
             x.data_ptr(),
             0 if bias is None else bias.data_ptr(),
             out.data_ptr(),
-            num_rows,
+            rows,
+            num_outputs,
             size,
         )
         return out

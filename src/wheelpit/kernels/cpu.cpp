@@ -42,40 +42,69 @@ void embed(const T* table, const Index* ids, float* out, Index rows, Index E) {
     }
 }
 
-// weights . x, with eight sums at a time to hide how long an addition takes. The weights come from
-// memory, a row after another: asked for this far ahead, they are there in time.
+// Weights come from memory, a row after another: asked for this far ahead, they are there in time.
 constexpr Index AHEAD_BYTES = 12288;
 
-template <class T>
-float dot(const T* weights, const float* x, Index size) {
-    constexpr Index NUM = 8;
-    Lanes sums[NUM] = {};
+// sums[r] = weights . row r of x, for NUM rows, each in the same order whatever NUM is.
+// x: [NUM, size].
+template <int NUM, class T>
+void multiply_rows(const T* weights, const typename Product<T>::X* x, float* sums, Index size) {
+    using P = Product<T>;
+    constexpr Index STEP = P::STEP;
+    Lanes even[NUM] = {}, odd[NUM] = {};  // two of each, to hide how long an addition takes
     Index i = 0;
-    for (; i + NUM * LANES <= size; i += NUM * LANES) {
-        for (Index n = 0; n < NUM; n++) {
-            const T* at = weights + i + n * LANES;
-            __builtin_prefetch(reinterpret_cast<const char*>(at) + AHEAD_BYTES);
-            sums[n] += widen_lanes(at) * widen_lanes(x + i + n * LANES);
+    for (; i + 2 * STEP <= size; i += 2 * STEP) {
+        __builtin_prefetch(reinterpret_cast<const char*>(weights + i) + AHEAD_BYTES);
+        __builtin_prefetch(reinterpret_cast<const char*>(weights + i + STEP) + AHEAD_BYTES);
+        const auto first = P::load(weights + i), second = P::load(weights + i + STEP);
+        for (int r = 0; r < NUM; r++) {
+            P::add(even[r], first, x + r * size + i);
+            P::add(odd[r], second, x + r * size + i + STEP);
         }
     }
-    for (; i + LANES <= size; i += LANES) sums[0] += widen_lanes(weights + i) * widen_lanes(x + i);
-    for (Index n = 1; n < NUM; n++) sums[0] += sums[n];
-    float sum = sum_of(sums[0]);
-    for (; i < size; i++) sum += widen(weights[i]) * x[i];
-    return sum;
+    for (; i < size; i += STEP) {
+        const Index rest = std::min(STEP, size - i);
+        T last[STEP] = {};
+        std::copy_n(weights + i, rest, last);
+        for (int r = 0; r < NUM; r++) {
+            typename P::X last_x[STEP] = {};
+            std::copy_n(x + r * size + i, rest, last_x);
+            P::add(even[r], P::load(last), last_x);
+        }
+    }
+    for (int r = 0; r < NUM; r++) sums[r] = sum_of(even[r] + odd[r]);
 }
 
-// out = W x + bias, unless that is null. W: [rows, size]. x: [size]. bias, out: [rows].
+// out = x W^T + bias, unless that is null, for a few rows of x. W: [N, size]. x: [rows, size].
+// bias: [N]. out: [rows, N].
 template <class T>
-void multiply(const T* W, const T* x, const T* bias, T* out, Index rows, Index size) {
-    static thread_local std::vector<float> scratch;
-    scratch.resize(size_t(size));
-    float* wide = scratch.data();
-    for (Index i = 0; i < size; i++) wide[i] = widen(x[i]);
-#pragma omp parallel for schedule(static) if (rows * size > PARALLEL_ELEMENTS)
-    for (Index row = 0; row < rows; row++) {
-        const float sum = dot(W + row * size, wide, size);
-        narrow(sum + (bias == nullptr ? 0.0f : widen(bias[row])), out[row]);
+void multiply(const T* W, const T* x, const T* bias, T* out, Index rows, Index N, Index size) {
+    using X = typename Product<T>::X;
+    const X* prepared;
+    if constexpr (std::is_same_v<X, T>) {
+        prepared = x;
+    } else {
+        static thread_local std::vector<X> scratch;
+        scratch.resize(size_t(rows * size));
+        for (Index i = 0; i < rows * size; i++) scratch[i] = widen(x[i]);
+        prepared = scratch.data();
+    }
+#pragma omp parallel for schedule(static) if (rows * N * size > PARALLEL_ELEMENTS)
+    for (Index n = 0; n < N; n++) {
+        const float start = bias == nullptr ? 0.0f : widen(bias[n]);
+        Index r = 0;
+        const auto multiply_next = [&](auto number) {
+            constexpr int NUM = number;
+            for (; r + NUM <= rows; r += NUM) {
+                float sums[NUM];
+                multiply_rows<NUM>(W + n * size, prepared + r * size, sums, size);
+                for (int i = 0; i < NUM; i++) narrow(start + sums[i], out[(r + i) * N + n]);
+            }
+        };
+        multiply_next(std::integral_constant<int, 8>());
+        multiply_next(std::integral_constant<int, 4>());
+        multiply_next(std::integral_constant<int, 2>());
+        multiply_next(std::integral_constant<int, 1>());
     }
 }
 

@@ -51,6 +51,32 @@ inline Lanes widen_lanes(const BFloat16* values) {
 #endif
 }
 
+// What a row of weights is multiplied by, so many at a time, and how: sums += weights * x.
+template <class T>
+struct Product {
+    using X = float;
+    static constexpr Index STEP = LANES;
+    using Weights = Lanes;
+    static Weights load(const T* weights) { return widen_lanes(weights); }
+    static void add(Lanes& sums, Weights weights, const X* x) { sums += weights * widen_lanes(x); }
+};
+
+#ifdef __AVX512BF16__
+// Pairs of neighbours are multiplied and added in one instruction, without widening them.
+template <>
+struct Product<BFloat16> {
+    using X = BFloat16;
+    static constexpr Index STEP = 2 * LANES;
+    using Weights = __m512bh;
+    static Weights load(const BFloat16* values) {
+        return bits_of<__m512bh>(_mm512_loadu_si512(values));
+    }
+    static void add(Lanes& sums, Weights weights, const X* x) {
+        sums = bits_of<Lanes>(_mm512_dpbf16_ps(bits_of<__m512>(sums), weights, load(x)));
+    }
+};
+#endif
+
 inline float sum_of(Lanes lanes) {
     using Eight = float __attribute__((vector_size(8 * sizeof(float))));
     using Four = float __attribute__((vector_size(4 * sizeof(float))));

@@ -28,6 +28,11 @@ class Operations(Protocol):
         ...
 
     @property
+    def most_plain_rows(self) -> int:
+        """So many rows may be worth `multiply_rows`: `runner/compute_plan.py` measures."""
+        ...
+
+    @property
     def can_record(self) -> bool:
         """Is `record` worth trying?"""
         ...
@@ -51,8 +56,11 @@ class Operations(Protocol):
         """Look up rotations. table: [N, 1, D / 2] complex64. Returns [T, 1, D / 2]."""
         ...
 
-    def multiply_row(self, weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Return x W^T + b, [1, out]. weight: [out, in], contiguous. x: [1, in]. bias: [out]."""
+    def multiply_rows(self, weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return x W^T + b, [T, out]. weight: [out, in]. x: [T, in]. bias: [out]. Contiguous.
+
+        The weight is streamed from memory as it lies, once for all rows.
+        """
         ...
 
     def add_norm(

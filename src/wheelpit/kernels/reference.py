@@ -26,6 +26,7 @@ class TorchOperations:
 
     name = "plain torch"
     pads_decodes = True
+    most_plain_rows = 1
     can_record = False
 
     def use_threads(self, number: int) -> None:
@@ -40,8 +41,8 @@ class TorchOperations:
     def take_rotations(self, table: Tensor, positions: Tensor) -> Tensor:
         return table.index_select(0, positions)
 
-    def multiply_row(self, weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
-        return multiply_row(weight, x, bias)
+    def multiply_rows(self, weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        return multiply_rows(weight, x, bias)
 
     def add_norm(
         self, hidden: Tensor, delta: Tensor | None, gain: Tensor, floor: Tensor, dtype: torch.dtype
@@ -65,11 +66,13 @@ class TorchOperations:
         return paged_attention(heads, cache, inputs)
 
 
-def multiply_row(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
-    """Return x W^T + b, [1, out], by torch's own kernel for a single row.
+def multiply_rows(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b, [T, out]; a single row by torch's own kernel.
 
     With oneDNN enabled torch would pass bfloat16 on to it, and take three times as long.
     """
+    if len(x) > 1:
+        return F.linear(x, weight, bias)
     was_enabled = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)
     try:

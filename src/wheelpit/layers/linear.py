@@ -1,6 +1,6 @@
 """Linear layers: one matrix product for several projections of the same input.
 
-A single row of bfloat16 may be multiplied by the plain weight, which is streamed from memory as it
+A few rows of bfloat16 may be multiplied by the plain weight, which is streamed from memory as it
 lies, in less time than by the packed one; or not, as `runner/compute_plan.py` finds out.
 """
 
@@ -48,7 +48,7 @@ class Linear:
     ) -> None:
         """projections: by their names in the checkpoint, in the order of the outputs."""
         self.projections = projections
-        self._has_plain_rows = placement.has_plain_rows
+        self._plain_rows = placement.plain_rows
         self._operations = placement.operations
         size = sum(projection.num_outputs for projection in projections.values())
         self.weight = placement.empty(size, in_features)
@@ -76,15 +76,16 @@ class Linear:
         if onednn.can_pack(self.weight):
             self._packed = onednn.PackedLinear(self.weight)
             is_small = self.weight.nbytes <= MOST_KEPT_BYTES
-            self._has_plain_rows &= is_small and self.weight.dtype == torch.bfloat16
-            if not self._has_plain_rows:
+            if not is_small or self.weight.dtype != torch.bfloat16:
+                self._plain_rows = 0
+            if not self._plain_rows:
                 self.weight = self.weight.new_empty(0)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: [T, in]. Returns [T, out]."""
         if self._packed is not None:
-            if self._has_plain_rows and x.shape[0] == 1:
-                return self._operations.multiply_row(self.weight, x, self.bias)
+            if 0 < x.shape[0] <= self._plain_rows:
+                return self._operations.multiply_rows(self.weight, x, self.bias)
             return self._packed(x, self.bias)
         return F.linear(x, self.weight, self.bias)
 

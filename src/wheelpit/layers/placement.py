@@ -20,7 +20,7 @@ class Placement:
     dtype: torch.dtype
     device: torch.device
     operations: Operations
-    has_plain_rows: bool = False
+    plain_rows: int = 0
     """See `ComputePlan`."""
 
     def empty(self, *shape: int) -> Tensor:

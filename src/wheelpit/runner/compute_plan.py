@@ -3,8 +3,8 @@
 A decode step of a small model is many short products. Cut into two, most of them wait longer for
 the second thread to wake up than it takes off them; and with anything else to do for the
 other core, such as this engine's own front end, they wait for that, too. A large model's products
-are bound by memory, which one core cannot exhaust. Which layout is best for a single row depends
-on the processor. None of this can be known beforehand, and all of it takes milliseconds to try.
+are bound by memory, which one core cannot exhaust. Which layout is best for a few rows depends on
+the processor. None of this can be known beforehand, and all of it takes milliseconds to try.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from wheelpit.kernels import onednn
 from wheelpit.kernels.operations import Operations
 from wheelpit.models.config import ModelConfig
 
-MEASURED_ROWS = (1, 16, 64)
-"""One sequence decoding, and some; steps of more rows than the last get all threads."""
+MEASURED_ROWS = (1, 2, 4, 8, 16, 64)
+"""One sequence decoding, a few, and some; steps of more rows than the last get all threads."""
 
 MOST_MEASURED_WEIGHTS = 2**21
 """A larger layer is measured by a slice of it: start-up may not wait for the answer."""
@@ -64,12 +64,12 @@ class LayerProducts:
             total += scale * _fastest(partial(packed, x, None))
         return total
 
-    def seconds_of_plain_row(self) -> float:
-        """Likewise for a single row and the plain weight."""
+    def plain_seconds(self, rows: int) -> float:
+        """Likewise with the plain weights."""
         total = 0.0
         for scale, weight, _ in self._products:
-            x = torch.ones(1, weight.shape[1], dtype=self._dtype)
-            total += scale * _fastest(partial(self._operations.multiply_row, weight, x, None))
+            x = torch.ones(rows, weight.shape[1], dtype=self._dtype)
+            total += scale * _fastest(partial(self._operations.multiply_rows, weight, x, None))
         return total
 
 
@@ -82,18 +82,19 @@ def make_plan(
     """
     most = torch.get_num_threads()
     products = LayerProducts(model, dtype, operations)
-    # In float32, what a sequence gets must not depend on whether it is alone.
-    can_be_plain = dtype == torch.bfloat16
+    threads, seconds = [], []
+    plain_rows = 0
+    # In float32, what a sequence gets must not depend on how many others there are.
+    may_be_plain = dtype == torch.bfloat16
     try:
-        limits, seconds = [], []
-        has_plain_rows = False
         for rows in MEASURED_ROWS:
+            may_be_plain &= rows <= operations.most_plain_rows
             best: tuple[float, int, bool] | None = None
             for number in _numbers_of_threads(most):
                 operations.use_threads(number)
                 found = (products.seconds(rows), number, False)
-                if rows == 1 and can_be_plain:
-                    plain = products.seconds_of_plain_row()
+                if may_be_plain:
+                    plain = products.plain_seconds(rows)
                     if operations.can_record:
                         plain /= WORTH_RECORDING
                     found = min(found, (plain, number, True))
@@ -102,11 +103,13 @@ def make_plan(
                 best = found
             assert best is not None, "at least one number of threads was tried"
             seconds.append(best[0])
-            limits.append((rows, best[1]))
-            has_plain_rows |= best[2]
+            threads.append((rows, best[1]))
+            may_be_plain = best[2]
+            if may_be_plain:
+                plain_rows = rows
     finally:
         operations.use_threads(most)
-    return ComputePlan(tuple(limits), has_plain_rows), seconds
+    return ComputePlan(tuple(threads), plain_rows), seconds
 
 
 def _numbers_of_threads(most: int) -> Iterator[int]:

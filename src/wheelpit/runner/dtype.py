@@ -17,7 +17,7 @@ from wheelpit.runner.kv_cache import available_bytes
 
 log = logging.getLogger(__name__)
 
-NO_PLAN = ComputePlan((), has_plain_rows=False)
+NO_PLAN = ComputePlan((), plain_rows=0)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

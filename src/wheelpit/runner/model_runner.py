@@ -27,7 +27,7 @@ from wheelpit.runner.inputs import InputLayout, ModelInputs, PromptScores, build
 from wheelpit.runner.kernel_choice import choose_kernels, open_library
 from wheelpit.runner.kv_cache import allocate_cache, choose_num_blocks
 from wheelpit.runner.logprobs import score_tokens
-from wheelpit.runner.recorded_decode import RecordedDecode
+from wheelpit.runner.recorded_decode import RecordedDecodes
 from wheelpit.runner.sampler import sample
 from wheelpit.runner.step_threads import StepThreads
 from wheelpit.runner.token_history import TokenHistory
@@ -76,7 +76,7 @@ class ModelRunner:
         self.vocab_size = model_config.vocab_size
         self.block_size = config.cache.block_size
         kernels = choose_kernels(library, dtype)
-        placement = Placement(dtype, device, kernels.operations, self.compute_plan.has_plain_rows)
+        placement = Placement(dtype, device, kernels.operations, self.compute_plan.plain_rows)
         self._threads = StepThreads(self.compute_plan, kernels.operations, model_config)
         self._model = _load_model(config, model_config, placement)
         on_phase("load", time.perf_counter() - started)
@@ -92,14 +92,14 @@ class ModelRunner:
         )
         self._draw = kernels.draw
         self._history = TokenHistory()
-        with torch.inference_mode():
-            self._recorded = RecordedDecode(
-                self._model,
-                self._cache,
-                self._layout,
-                kernels.operations,
-                config.model.max_model_len,
-            )
+        self._recorded = RecordedDecodes(
+            self._model,
+            self._cache,
+            self._layout,
+            kernels.operations,
+            num_positions=config.model.max_model_len,
+            most_rows=self.compute_plan.plain_rows,
+        )
         self.forward_s = 0.0
         self._warm_up(config)
         on_phase("warm up", time.perf_counter() - started)
@@ -154,9 +154,8 @@ class ModelRunner:
         started = time.perf_counter()
         if inputs.fresh_block_ids is not None:
             self._cache.clear(inputs.fresh_block_ids)
-        if self._recorded.suits(inputs):
-            hidden = self._recorded.run(inputs)
-        else:
+        hidden = self._recorded.run(inputs)
+        if hidden is None:
             hidden = self._model(
                 inputs.token_ids, inputs.positions, self._cache.layers, inputs.attention
             )

@@ -1,11 +1,13 @@
-"""The decode step of a single sequence, where the kernels can record it.
+"""Decode steps of a few sequences, where the kernels can record them.
 
-Called by ModelRunner. One sequence at a time is what a person at a laptop has; its step is short,
-and made of calls from Python for the most part unless it is recorded (`kernels/recording.py`).
+Called by ModelRunner. One sequence or a few at a time is what people at a laptop have; such a step
+is short, and made of calls from Python for the most part unless it is recorded
+(`kernels/recording.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -18,8 +20,8 @@ from wheelpit.runner.inputs import InputLayout, ModelInputs
 from wheelpit.runner.kv_cache import KVCache
 
 
-class RecordedDecode:
-    """Inputs whose memory stays, and what the model computes of them."""
+class RecordedDecodes:
+    """One recording for each number of sequences, made by the first step that has so many."""
 
     def __init__(
         self,
@@ -27,36 +29,69 @@ class RecordedDecode:
         cache: KVCache,
         layout: InputLayout,
         operations: Operations,
+        *,
         num_positions: int,
+        most_rows: int,
     ) -> None:
-        """Run the model once, which writes to the first slot of the cache.
+        """num_positions: the longest sequence there will be. most_rows: of a recorded step."""
+        self._model = model
+        self._cache = cache
+        self._layout = layout
+        self._operations = operations
+        self._most_blocks = -(-num_positions // layout.block_size)
+        self._most_rows = most_rows if operations.can_record else 0
+        self._by_rows: dict[int, _RecordedDecode] = {}
 
-        num_positions: the longest sequence there will be.
+    def run(self, inputs: ModelInputs) -> Tensor | None:
+        """Return the hidden states, [T, E], which the next such step writes to.
+
+        None if this step has to be computed in another way.
         """
-        num_blocks = -(-num_positions // layout.block_size)
-        self._token_id, self._position, self._slot = torch.zeros(3, 1, dtype=torch.int64)
-        self._block_ids = torch.zeros(num_blocks, dtype=torch.int64)
-        group = DecodeGroup(1, self._block_ids, self._position, layout.sliding_window, None)
-        attention = AttentionInputs(self._slot, (group,), ())
-        compute = partial(model, self._token_id, self._position, cache.layers, attention)
-        self._replay = operations.record(compute)
+        rows = len(inputs.token_ids)
+        decodes = inputs.attention.decodes
+        if rows > self._most_rows or len(decodes) != 1 or decodes[0].num_sequences != rows:
+            return None
+        recorded = self._by_rows.get(rows)
+        if recorded is not None:
+            return recorded.run(inputs)
+        recorded = _RecordedDecode(rows, self._most_blocks, self._layout.sliding_window)
+        if recorded.record(self._operations, self._model, self._cache, inputs):
+            self._by_rows[rows] = recorded
+            return recorded.run(inputs)
+        # Nor can it be with another number: some layer is too large to be multiplied so.
+        self._most_rows = 0
+        return None
 
-    def suits(self, inputs: ModelInputs) -> bool:
-        """Was this recorded, and is it this kind of step?"""
-        attention = inputs.attention
-        return (
-            self._replay is not None
-            and len(inputs.token_ids) == 1
-            and len(attention.decodes) == 1
-            and attention.decodes[0].mask is None
+
+class _RecordedDecode:
+    """Inputs whose memory stays, and what the model computes of them."""
+
+    def __init__(self, rows: int, most_blocks: int, window: int | None) -> None:
+        self._token_ids, self._positions, self._slots = torch.zeros(3, rows, dtype=torch.int64)
+        self._block_ids = torch.zeros(rows, most_blocks, dtype=torch.int64)
+        self._replay: Callable[[], Tensor] | None = None
+        group = DecodeGroup(rows, self._block_ids.view(-1), self._positions, window, None)
+        self._attention = AttentionInputs(self._slots, (group,), ())
+
+    def record(
+        self, operations: Operations, model: Model, cache: KVCache, inputs: ModelInputs
+    ) -> bool:
+        """Return whether it can be recorded. Computes this step: the cache is in use."""
+        self._fill(inputs)
+        self._replay = operations.record(
+            partial(model, self._token_ids, self._positions, cache.layers, self._attention)
         )
+        return self._replay is not None
 
     def run(self, inputs: ModelInputs) -> Tensor:
-        """Return the hidden state, [1, E], which the next call writes to. For steps it `suits`."""
         assert self._replay is not None, "nothing was recorded"
-        block_ids = inputs.attention.decodes[0].block_ids
-        self._token_id.copy_(inputs.token_ids)
-        self._position.copy_(inputs.positions)
-        self._slot.copy_(inputs.attention.slots)
-        self._block_ids[: len(block_ids)].copy_(block_ids)
+        self._fill(inputs)
         return self._replay()
+
+    def _fill(self, inputs: ModelInputs) -> None:
+        rows = len(self._token_ids)
+        self._token_ids.copy_(inputs.token_ids)
+        self._positions.copy_(inputs.positions)
+        self._slots.copy_(inputs.attention.slots)
+        block_ids = inputs.attention.decodes[0].block_ids.view(rows, -1)
+        self._block_ids[:, : block_ids.shape[1]].copy_(block_ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from wheelpit.config import ComputePlan
@@ -26,7 +28,8 @@ class StepThreads:
         operations.use_threads(self._most)
 
     def __str__(self) -> str:
-        few = [f"{number} up to {rows} rows" for rows, number in self._plan.threads]
+        groups = itertools.groupby(self._plan.threads, key=lambda limit: limit[1])
+        few = [f"{number} up to {[*limits][-1][0]} rows" for number, limits in groups]
         return ", ".join([*few, str(self._most)]) + " threads"
 
     def prepare(self, inputs: ModelInputs) -> None:
