@@ -51,7 +51,7 @@ class MisbehavingRunner(FakeRunner):
         )
         self._pause_s = step_ms / 1000
         # As if each process measured something else.
-        self.compute_plan = config.compute_plan or ComputePlan(((os.getpid(), 1),), False)
+        self.compute_plan = config.compute_plan or ComputePlan(((os.getpid(), 1),), 0)
 
     def run(self, batch: ScheduledBatch) -> list[SampledToken]:
         if self._pause_s:
