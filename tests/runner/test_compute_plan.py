@@ -67,7 +67,7 @@ def plan_on(
         (lambda rows, threads, plain: 1.0 / threads, (4,) * 6),
         (lambda rows, threads, plain: 1.0 / min(2, threads), (2,) * 6),
         (lambda rows, threads, plain: 1.0 if rows < 8 else 1.0 / threads, (1, 1, 1, 4, 4, 4)),
-        (lambda rows, threads, plain: threads**-0.4, (1,) * 6),
+        (lambda rows, threads, plain: threads**-0.3, (1,) * 6),
         (lambda rows, threads, plain: threads**-0.6, (4,) * 6),
     ],
 )

@@ -26,9 +26,9 @@ MEASURED_ROWS = (1, 2, 4, 8, 16, 64)
 MOST_MEASURED_WEIGHTS = 2**21
 """A larger layer is measured by a slice of it: start-up may not wait for the answer."""
 
-NUM_ROUNDS = 5
+NUM_ROUNDS = 8
 
-WORTH_DOUBLING = 1.4
+WORTH_DOUBLING = 1.3
 """Twice as many threads are worth it if they are so many times as fast."""
 
 WORTH_RECORDING = 1.3
