@@ -251,34 +251,35 @@ async def priorities(bench: Bench) -> list[Row]:
             await load.send(64, 16, "idle")
         idle = [o.ttft_s for o in load.outcomes]
         load.outcomes.clear()
-        for _ in range(SEATS * 4):
-            load.start(64, 200, "background", priority=10)
 
-        def background() -> None:
-            load.start(64, 200, "background", priority=10)
+        async def keep_asking() -> None:
+            while True:
+                await load.send(64, 200, "background", priority=10)
 
-        async def urgent() -> None:
-            for _ in range(int(bench.seconds * 2)):
-                await asyncio.sleep(0.4)
-                background()
-                await load.send(64, 16, "urgent", priority=0)
-
-        await urgent()
+        background = [asyncio.create_task(keep_asking()) for _ in range(SEATS * 4)]
+        await asyncio.sleep(1.0)
+        for _ in range(int(bench.seconds * 2)):
+            await asyncio.sleep(0.4)
+            await load.send(64, 16, "urgent", priority=0)
         patient = load.start(64, 32, "patient", priority=10)
         end_s = time.monotonic() + 120.0
         while not patient.done() and time.monotonic() < end_s:
             await load.send(64, 16, "flood", priority=0)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         done = patient.done() and patient.result().is_complete
         ttfts = [o.ttft_s for o in load.outcomes if o.label == "urgent"]
         gaps = [gap for o in load.outcomes if o.label == "urgent" for gap in o.gaps_s]
-    step_s = statistics.median(gaps)
+    # The one that it comes into: any, so a long one at times.
+    step_s = p99(gaps)
     bound = 2 * p99(idle) + step_s
     return [
         Row(
             "priority",
             "a saturated server's priority 0: p99 TTFT <= 2x idle p99 + one step",
             f"p99 {ms(p99(ttfts))}, p50 {ms(statistics.median(ttfts))}; idle p99 {ms(p99(idle))}, "
-            f"step {ms(step_s)}, bound {ms(bound)}",
+            f"step p50 {ms(statistics.median(gaps))}, p99 {ms(step_s)}, bound {ms(bound)}",
             p99(ttfts) <= bound,
         ),
         Row(

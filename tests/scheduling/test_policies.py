@@ -56,6 +56,20 @@ def test_an_urgent_request_hardly_feels_a_saturated_server():
         assert own_s <= 2 * idle_ttft_s + BASE_S + DECODE_S * SEATS
 
 
+def test_who_was_preempted_comes_back_without_stalling_the_others():
+    server = VirtualServer(config("priority"))
+    background = [(0.0, request(64, 900, priority=10, request_id=f"b{i}")) for i in range(SEATS)]
+    server.run([*background, (5.0, request(64, 16, request_id="urgent"))])
+    names = [f"b{i}" for i in range(SEATS)]
+    victims = [name for name in names if server.logs[name].sequence.num_preemptions]
+    assert len(victims) == 1
+    assert len([t for t in server.logs[victims[0]].token_s if t < 5.0]) > 300
+    for name in set(names) - set(victims):
+        moments = [t for t in server.logs[name].token_s if t >= server.logs["urgent"].end_s]
+        longest_s = max(later - earlier for earlier, later in pairwise(moments))
+        assert longest_s <= 2 * (BASE_S + DECODE_S * SEATS)
+
+
 def test_an_urgent_request_takes_a_seat_that_comes_back():
     server = VirtualServer(config("priority"))
     background = [(0.0, request(64, 200, priority=10)) for _ in range(SEATS)]

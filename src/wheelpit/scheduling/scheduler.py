@@ -273,9 +273,10 @@ class Scheduler:
 
         As many as the budget has, unless sequences are decoding that would feel the longer step:
         then what the forecast says to be short enough. The limit does not hold for a first prefill
-        that could take the seats of all who decode, nor for a stream that was interrupted, which is
-        later than they are already, nor, else, for the first short prompts of a step: in pieces
-        they would cost everybody more than they do at once.
+        that could take the seats of all who decode; nor for a stream that another engine had begun,
+        which is later than they are already; nor, else, for the first short prompts of a step: in
+        pieces they would cost everybody more than they do at once. For a stream that was preempted
+        it does: there are more of those who go on.
         """
         unlimited = self._config.max_num_batched_tokens
         if not (self._config.max_decode_slowdown and self._config.enable_chunked_prefill):
@@ -298,6 +299,8 @@ class Scheduler:
 
     def _prefill_limit(self, sequence: Sequence, num_cached_tokens: int) -> int:
         """How many tokens of its gap the sequence may close in this step, at most."""
+        if sequence.num_preemptions:
+            return self._prefill_left
         if sequence is self._unlimited or sequence.has_output:
             return self._config.max_num_batched_tokens
         if sequence.num_tokens - num_cached_tokens <= SHORT_PROMPT_TOKENS:
