@@ -329,14 +329,14 @@ class Monitor:
 # --- given: each part at work on the real engine
 
 PROMPTS = [ask(f"What is {what}?") for what in ("a coroutine", "a decorator", "PEP 492 about")]
-LONG = SamplingParams(temperature=0.0, max_tokens=300, ignore_eos=True)
+LONG = SamplingParams(temperature=0.0, max_tokens=1500, ignore_eos=True)
 SHORT = SamplingParams(temperature=0.0, max_tokens=24)
 
 
 async def show_cancelling(engine: AsyncLLMEngine) -> None:
-    """Part A: stop an answer of 300 tokens after half a second (given)."""
+    """Part A: stop an answer of 1,500 tokens after a third of a second (given)."""
     stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.5, stop.set)
+    asyncio.get_running_loop().call_later(0.33, stop.set)
     text, is_finished = await generate_until(engine, PROMPTS[0], LONG, "cancel-1", stop)
     print(f"A  stopped after {len(text)} characters, finished: {is_finished}")
 
@@ -355,9 +355,9 @@ async def show_priorities(engine: AsyncLLMEngine) -> None:
 
 
 async def show_timeout(engine: AsyncLLMEngine) -> None:
-    """Part C: 300 tokens do not fit into 0.3 seconds (given)."""
+    """Part C: 1,500 tokens do not fit into 0.2 seconds (given)."""
     try:
-        await generate_with_timeout(engine, PROMPTS[0], LONG, "timeout-1", 0.3)
+        await generate_with_timeout(engine, PROMPTS[0], LONG, "timeout-1", 0.2)
     except TimeoutError:
         print("C  timed out")
     else:

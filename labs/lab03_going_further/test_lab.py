@@ -657,7 +657,7 @@ class TestLive:
 
     todo = "live"
 
-    LONG = backend.SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True)
+    LONG = backend.SamplingParams(temperature=0.0, max_tokens=1500, ignore_eos=True)
     PROMPT = backend.ask("What is a coroutine?")
 
     def test_part_a_stops_a_long_answer(self, lab: Lab) -> None:
