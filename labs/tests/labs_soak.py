@@ -28,11 +28,12 @@ from learner import copy_lab, environment, grade  # noqa: E402
 from variant import Variant, labs, load, stages_to_grade  # noqa: E402
 
 README = HERE / "README.md"
-BEGIN, END = "<!-- soak: begin -->\n", "<!-- soak: end -->\n"
+BEGIN, END = "<!-- soak of {}: begin -->\n", "<!-- soak of {}: end -->\n"
+"""Each lab's table has its place in README.md."""
 
-ROUND = 5
-"""So many repeats are one round, in the same processes: starting them takes half as long as what
-they do. Idle and busy take turns.
+ROUND = 15
+"""So many repeats are one round, in the same processes, since they take their time to start. Idle
+and busy take turns.
 """
 
 FULL_EVERY = 2
@@ -49,7 +50,10 @@ def main() -> int:
     """Repeat, count, write the table."""
     options = _options()
     variants = [
-        variant for lab in labs() for kind in ("wrong", "right") for variant in load(lab, kind)
+        variant
+        for lab in options.lab or labs()
+        for kind in ("wrong", "right")
+        for variant in load(lab, kind)
     ]
     counts: dict[str, defaultdict[str, Counter]] = {"idle": defaultdict(Counter)}
     counts["busy"] = defaultdict(Counter)
@@ -74,7 +78,8 @@ def main() -> int:
                     break
     finally:
         if any(counts.values()):
-            _write(variants, counts, options)
+            for lab in options.lab or labs():
+                _write(lab, [each for each in variants if each.lab == lab], counts, options)
         print("\n".join(differed))
     return 1 if differed else 0
 
@@ -102,7 +107,8 @@ class Soak:
             (folder / variant.lab).mkdir(exist_ok=True)
             file = variant.build(folder / variant.lab)
             self._files[variant.lab].append((variant, file))
-        for lab, source in labs().items():
+        for lab in self._files:
+            source = labs()[lab]
             self._solutions[lab] = copy_lab(folder, source)
             solution = (source / "solution.py").read_text(encoding="utf-8")
             (self._solutions[lab] / "starter.py").write_text(solution, encoding="utf-8")
@@ -156,11 +162,12 @@ def _is_right(variant: Variant, verdict: dict) -> bool:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lab", choices=labs(), nargs="+", help="Not all of them.")
     parser.add_argument("--repeats", type=int, default=120)
     parser.add_argument("--minutes", type=float, default=180.0, help="Stop after this long.")
     parser.add_argument("--processes", type=int, default=8, help="Most of grading is waiting.")
     cores = os.cpu_count() or 1
-    parser.add_argument("--burners", type=int, default=2 * cores, help="Busy loops for the load.")
+    parser.add_argument("--burners", type=int, default=cores, help="Busy loops for the load.")
     return parser.parse_args()
 
 
@@ -184,13 +191,18 @@ def _burn() -> None:
 
 
 def _write(
+    lab: str,
     variants: list[Variant],
     counts: dict[str, defaultdict[str, Counter]],
     options: argparse.Namespace,
 ) -> None:
-    """Put the table into README.md, between the two marks."""
-    totals = {mood: sum(map(Counter.total, by_key.values())) for mood, by_key in counts.items()}
-    wrong = sum(count[False] for by_key in counts.values() for count in by_key.values())
+    """Put a lab's table into README.md, between its two marks."""
+    of_lab = {
+        mood: [count for key, count in by_key.items() if key.startswith(lab)]
+        for mood, by_key in counts.items()
+    }
+    totals = {mood: sum(map(Counter.total, found)) for mood, found in of_lab.items()}
+    wrong = sum(count[False] for found in of_lab.values() for count in found)
     lines = [
         f"{sum(totals.values())} verdicts, {totals['busy']} of them on a busy machine; "
         f"{wrong} differed.",
@@ -208,14 +220,13 @@ def _write(
 
     for variant in variants:
         kind = "right" if variant.code is None else "wrong"
-        answer = f"{variant.lab} {kind} {variant.name.split('_')[0]}"
+        answer = f"{kind} {variant.name.split('_')[0]}"
         add(_key(variant), answer, variant.idea, variant.stage, variant.code or "passes")
-    for lab in labs():
-        idea = "with the real engine and the script"
-        add(f"{lab} solution", f"{lab} solution", idea, "all", "passes")
+    add(f"{lab} solution", "solution", "with the real engine and the script", "all", "passes")
     text = README.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    README.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
+    begin, end = BEGIN.format(lab), END.format(lab)
+    before, after = text.split(begin)[0], text.split(end)[1]
+    README.write_text(before + begin + "\n".join(lines) + "\n" + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":
