@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,11 +85,17 @@ class Probe:
     def loops(self) -> set[asyncio.AbstractEventLoop]:
         return {call.loop for call in self.calls if call.loop is not None}
 
-    async def wait_idle(self) -> bool:
-        """Wait until no request is live; False if some still are after half a second."""
-        patience = Patience(scaled(IDLE_S))
+    async def wait_idle(self, *, collects_garbage: bool = False) -> bool:
+        """Wait until no request is live; False if some still are after half a second.
+
+        collects_garbage: once, after a fifth of that.
+        """
+        patience, short = Patience(scaled(IDLE_S)), Patience(scaled(IDLE_S / 5))
         while self.num_live and not patience.is_over():
             await asyncio.sleep(0.005)
+            if collects_garbage and short.is_over():
+                gc.collect()
+                collects_garbage = False
         return self.num_live == 0
 
     async def _stream(self, call: Call) -> AsyncGenerator[Any, None]:
