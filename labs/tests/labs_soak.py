@@ -167,7 +167,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=180.0, help="Stop after this long.")
     parser.add_argument("--processes", type=int, default=8, help="Most of grading is waiting.")
     cores = os.cpu_count() or 1
-    parser.add_argument("--burners", type=int, default=cores, help="Busy loops for the load.")
+    parser.add_argument("--burners", type=int, default=2 * cores, help="Busy loops for the load.")
     return parser.parse_args()
 
 
